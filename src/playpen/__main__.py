@@ -1,0 +1,5 @@
+"""`python -m playpen` is `playpen`."""
+
+from playpen.cli import main
+
+main()

@@ -1,0 +1,99 @@
+"""Models: opened by the artifact that holds them, with their tokenizer, on a machine.
+
+A model artifact has a `model.json`: `base`, the directory of the base weights; `tokenizer`, the directory of the
+tokenizer with its chat template; `adapter`, that of a LoRA adapter or null; `base_id`, the fingerprint of the artifact that holds the base. Paths
+are relative to the artifact unless absolute.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playpen import artifact
+from playpen.config import PlaypenError
+from playpen.machine import Machine
+from playpen.tables import read_metrics, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the parts of a model lie."""
+
+    base: Path
+    tokenizer: Path
+    adapter: Path | None
+    base_id: str
+
+
+def write_model_files(out: Path, base: Path, tokenizer: Path, adapter: Path | None = None, base_id: str | None = None) -> None:
+    """Write `model.json` of an artifact under way; paths inside `out` or beside it become relative."""
+
+    def place(path: Path | None) -> str | None:
+        if path is None:
+            return None
+        near = path.resolve().is_relative_to(out.resolve().parent)
+        return os.path.relpath(path.resolve(), out.resolve()) if near else str(path.resolve())
+
+    write_json(
+        out / "model.json", {"base": place(base), "tokenizer": place(tokenizer), "adapter": place(adapter), "base_id": base_id}
+    )
+
+
+def model_files(model: Path | str) -> ModelFiles:
+    """Return where the parts of a model artifact lie."""
+    where = Path(model)
+    if not (where / "model.json").exists():
+        raise PlaypenError(f"{where} holds no model: expected an artifact of load-model, pretrain or finetune")
+    found: dict[str, Any] = json.loads((where / "model.json").read_text())
+    parts = {key: (where / found[key]).resolve() if found[key] else None for key in ("base", "tokenizer", "adapter")}
+    for key, path in parts.items():
+        if path is not None and not path.exists():
+            raise PlaypenError(f"{where}: its {key} should lie in {path}, which is not there; was it moved or deleted?")
+    base_id = found["base_id"] or artifact.read_manifest(where)["fingerprint"]
+    return ModelFiles(parts["base"], parts["tokenizer"], parts["adapter"], base_id)  # type: ignore[arg-type]
+
+
+def load_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
+    """Open the tokenizer of a model artifact."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_files(model).tokenizer)
+
+
+def load_base(model: Path | str, machine: Machine) -> "PreTrainedModel":
+    """Open the base weights of a model artifact, whatever adapter it has, in evaluation mode without gradients."""
+    from transformers import AutoModelForCausalLM
+
+    found = AutoModelForCausalLM.from_pretrained(model_files(model).base, dtype=machine.torch_dtype(), attn_implementation="sdpa")
+    return found.to(machine.torch_device()).eval().requires_grad_(False)
+
+
+def load_model(model: Path | str, machine: Machine, trainable: bool = False) -> Any:
+    """Open a model artifact with its adapter, if it has one, in evaluation mode."""
+    from peft import PeftModel
+
+    files, base = model_files(model), load_base(model, machine)
+    if files.adapter is None:
+        return base
+    return PeftModel.from_pretrained(base, str(files.adapter), is_trainable=trainable).eval()
+
+
+def check_tokens(data: Path | str, model: Path | str) -> None:
+    """Raise when `data` was tokenised by another tokenizer than the model's."""
+    mine, theirs = artifact.digest(str(model_files(model).tokenizer / "tokenizer.json")), read_metrics(data).get("tokenizer")
+    if theirs != mine:
+        raise PlaypenError(f"{data} was tokenised with another tokenizer than that of {model}; build the data with this model")
+
+
+def check_same_base(left: Path | str, right: Path | str) -> None:
+    """Raise when two model artifacts do not share their base."""
+    mine, theirs = model_files(left).base_id, model_files(right).base_id
+    if mine != theirs:
+        raise PlaypenError(
+            f"{left} stands on base {mine} but {right} on base {theirs}; an adapter fits only the base it was trained on"
+        )

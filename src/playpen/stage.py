@@ -1,0 +1,241 @@
+"""Stages and plans: from named configs to artifacts, making only what is missing.
+
+A stage is a module of `playpen.stages` with `Config`, `VERSION` and `run(config, out, machine)`. It may say
+`RESUMABLE = True` (unfinished work under `out` is kept and gone on with) and `DISTRIBUTED = True` (it may run under
+torchrun). A plan is an ordered mapping of names to configs; `run_plan` makes what is missing, in that order.
+"""
+
+import ast
+import errno
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from playpen import artifact, hub
+from playpen.config import PlaypenError, did_you_mean, inputs_of, make_config, map_files, map_inputs, pin_hub, to_plain
+from playpen.machine import Machine
+from playpen.tables import running_stage, write_json
+
+STAGES = Path(__file__).parent / "stages"
+REQUIRED = "REQUIRED"
+"""The value in a preset that the user must set."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named config of a plan, with its identity."""
+
+    name: str
+    kind: str
+    config: Any
+    fingerprint: str
+    identity: dict[str, Any]
+
+    @property
+    def directory(self) -> str:
+        """The name of its artifact."""
+        return f"{self.name}-{self.fingerprint}"
+
+
+def stage_kinds() -> dict[str, str]:
+    """Return the verbs and their one-line help, read from the files without importing them."""
+    found = {}
+    for file in sorted(STAGES.glob("*.py")):
+        if not file.name.startswith("_"):
+            doc = ast.get_docstring(ast.parse(file.read_text())) or ""
+            found[file.stem.replace("_", "-")] = doc.split("\n")[0]
+    return found
+
+
+def load_stage(kind: str, where: str = "plan") -> ModuleType:
+    """Import the module of a verb."""
+    if kind not in stage_kinds():
+        raise PlaypenError(f"{where}: there is no stage '{kind}'{did_you_mean(kind, list(stage_kinds()))}")
+    return importlib.import_module(f"playpen.stages.{kind.replace('-', '_')}")
+
+
+def make_plan(spec: dict[str, Any]) -> dict[str, Entry]:
+    """Turn a mapping of names to plain configs into a plan; every mistake is one line that names the entry."""
+    plan: dict[str, Entry] = {}
+    for name, values in spec.items():
+        if not isinstance(values, dict) or "kind" not in values:
+            raise PlaypenError(f"entry '{name}' must be a mapping with a 'kind', found {values!r}")
+        if "/" in name or not name:
+            raise PlaypenError(f"entry '{name}': a name may not be empty or hold a slash")
+        _check_required(values, name)
+        module = load_stage(str(values["kind"]), f"entry '{name}'")
+        cfg = make_config(module.Config, {k: v for k, v in values.items() if k != "kind"}, f"entry '{name}'")
+        plan[name] = make_entry(name, str(values["kind"]), cfg, plan, spec)
+    return plan
+
+
+def make_entry(name: str, kind: str, cfg: Any, plan: dict[str, Entry], spec: dict[str, Any]) -> Entry:
+    """Give a config its identity: inputs count by their fingerprints, files by their content."""
+
+    def identify(value: str) -> str:
+        if "/" in value:
+            return artifact.read_manifest(artifact.find_artifact(value))["fingerprint"]
+        if value in plan:
+            return plan[value].fingerprint
+        known = f"earlier entries: {', '.join(plan) or 'none'}; a path must hold a slash"
+        raise PlaypenError(
+            f"entry '{name}': '{value}' " + ("comes later; move it up" if value in spec else "is not an entry") + f" ({known})"
+        )
+
+    def identify_file(value: str) -> str:
+        try:
+            return artifact.digest(value)
+        except PlaypenError as error:
+            raise PlaypenError(f"entry '{name}': {error}") from None
+
+    try:
+        cfg = pin_hub(cfg, hub.pin)  # type: ignore[arg-type]
+    except PlaypenError as error:
+        raise PlaypenError(f"entry '{name}': {error}") from None
+    plain = to_plain(map_files(map_inputs(cfg, identify), identify_file))
+    version = load_stage(kind).VERSION
+    mark = artifact.fingerprint(kind, version, plain)
+    return Entry(name, kind, cfg, mark, {"name": name, "kind": kind, "version": version, "fingerprint": mark, "config": plain})
+
+
+def _check_required(value: Any, place: str) -> None:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if item == REQUIRED:
+            raise PlaypenError(f"this preset asks you for {place}.{key}: add --set {place}.{key}=...")
+        _check_required(item, f"{place}.{key}")
+
+
+def resolve(entry: Entry, plan: dict[str, Entry], root: Path) -> Any:
+    """Return the entry's config with every input replaced by the absolute path of its artifact."""
+    return map_inputs(
+        entry.config, lambda v: str((artifact.find_artifact(v) if "/" in v else root / plan[v].directory).resolve())
+    )
+
+
+def run_plan(
+    plan: dict[str, Entry], root: Path, machine: Machine, say: Callable[[str], None] = print, dry_run: bool = False
+) -> dict[str, Path]:
+    """Make what is missing, in order; processes that run the same plan share the work. Returns the artifacts' paths."""
+    there = {name: (root / e.directory / artifact.MANIFEST).exists() for name, e in plan.items()}
+    for name, entry in plan.items():
+        say(f"  {'there' if there[name] else 'to do':6} {entry.directory:32} {entry.kind}")
+    if dry_run:
+        return {name: root / e.directory for name, e in plan.items()}
+    root.mkdir(parents=True, exist_ok=True)
+    _write_index(plan, root)
+    todo = [name for name in plan if not there[name]]
+    total, started = len(todo), time.time()
+    while todo:
+        name = _next(todo, plan, root)
+        if name is None:
+            time.sleep(0.3)  # every entry that could be made is in another process's hands
+            continue
+        todo.remove(name)
+        _make(plan[name], plan, root, machine, say)
+        say(
+            f"  [{total - len(todo)}/{total}] {plan[name].directory} is there; {time.time() - started:.0f} s so far, {len(todo)} to do"
+        )
+    return {name: root / e.directory for name, e in plan.items()}
+
+
+def _write_index(plan: dict[str, Entry], root: Path) -> None:
+    """Write the run's own manifest, which names each entry's artifact; entries of earlier plans there are kept."""
+    file = root / artifact.MANIFEST
+    before = json.loads(file.read_text()).get("entries", {}) if file.exists() else {}
+    entries = {**before, **{name: e.directory for name, e in plan.items()}}
+    write_json(file, {"entries": entries, "command": artifact.command_line()})
+
+
+def _next(todo: list[str], plan: dict[str, Entry], root: Path) -> str | None:
+    """Return the first entry to do whose inputs are there and which no other process holds."""
+    for name in todo:
+        inputs = [v for v in inputs_of(plan[name].config) if "/" not in v]
+        ready = all((root / plan[v].directory / artifact.MANIFEST).exists() for v in inputs)
+        if ready and not _is_locked(_lock_file(plan[name], root)):
+            return name
+    return None
+
+
+def _lock_file(entry: Entry, root: Path) -> Path:
+    folder = root / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{entry.directory}.lock"
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _make(entry: Entry, plan: dict[str, Entry], root: Path, machine: Machine, say: Callable[[str], None]) -> None:
+    """Make one artifact under its lock, unless another process was quicker."""
+    final = root / entry.directory
+    with FileLock(_lock_file(entry, root)):
+        if not (final / artifact.MANIFEST).exists():
+            say(f"  making {entry.directory} ({entry.kind})")
+            make_artifact(entry, resolve(entry, plan, root), final, machine)
+
+
+def make_artifact(entry: Entry, cfg: Any, final: Path, machine: Machine) -> None:
+    """Run a stage into `<final>.part` and seal it."""
+    module, part, started = load_stage(entry.kind), final.with_name(final.name + ".part"), time.time()
+    if part.exists() and not getattr(module, "RESUMABLE", False):
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        if machine.processes > 1 and getattr(module, "DISTRIBUTED", False):
+            _torchrun(entry.kind, cfg, part, machine)
+        else:
+            run_stage(entry.kind, cfg, part, machine)
+        artifact.seal(part, final, entry.identity, artifact.provenance(started, asdict(machine), artifact.command_line()))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise PlaypenError(
+                f"{entry.directory}: the disk of {part.parent} is full; free room and run again, nothing finished is lost"
+            ) from error
+        raise
+
+
+def run_stage(kind: str, cfg: Any, out: Path, machine: Machine) -> None:
+    """Run a stage in this process, known to `tables` by its verb."""
+    token = running_stage.set(kind)
+    try:
+        load_stage(kind).run(cfg, out, machine)
+    finally:
+        running_stage.reset(token)
+
+
+def _torchrun(kind: str, cfg: Any, part: Path, machine: Machine) -> None:
+    """Start a stage on `machine.processes` processes of this host; the call lies beside the unfinished work."""
+    call = part.with_name(part.name + ".call.json")
+    write_json(call, {"kind": kind, "config": to_plain(cfg), "out": str(part.resolve()), "machine": asdict(machine)})
+    command = ["torchrun", "--standalone", f"--nproc-per-node={machine.processes}", "-m", "playpen", "exec", str(call)]
+    print("  " + " ".join(command), flush=True)
+    try:
+        ended = subprocess.run([sys.executable, "-m", "torch.distributed.run", *command[1:]], env=os.environ)
+    finally:
+        call.unlink(missing_ok=True)
+    if ended.returncode:
+        raise PlaypenError(f"{kind} failed under torchrun (exit status {ended.returncode}); its own message is above")
+
+
+def run_call(file: Path) -> None:
+    """Run the call that another process wrote: what torchrun's ranks do."""
+    call = json.loads(file.read_text())
+    cfg = make_config(load_stage(call["kind"]).Config, call["config"], str(file))
+    run_stage(call["kind"], cfg, Path(call["out"]), make_config(Machine, call["machine"], str(file)))
