@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -45,19 +46,23 @@ def fingerprint(kind: str, version: int, config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-@cache
 def digest(path: str) -> str:
-    """Return the sha256 of a file, or of a directory's relative paths and contents."""
+    """Return the sha256 of a file, or of a directory's relative paths and contents; read again only after a change."""
     where = Path(path).expanduser()
     if where.is_file():
-        with where.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        state = where.stat()
+        return _digest(where, state.st_size, state.st_mtime_ns)
     if not where.is_dir():
         raise PlaypenError(f"there is no file or directory at {where}")
     total = hashlib.sha256()
     for file in sorted(p for p in where.rglob("*") if p.is_file()):
         total.update(f"{file.relative_to(where)}\0{digest(str(file))}\n".encode())
     return total.hexdigest()
+
+
+@cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    return digest_now(file)
 
 
 def read_manifest(artifact: Path | str) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def seal(part: Path, final: Path, identity: dict[str, Any], provenance: dict[str
     files = {
         str(file.relative_to(part)): [file.stat().st_size, digest_now(file)]
         for file in sorted(part.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
+        if file.is_file() and file != part / MANIFEST
     }
     write_json(
         part / MANIFEST, {"format": FORMAT, **identity, "metrics": read_metrics(part), "files": files, "provenance": provenance}
@@ -107,7 +112,7 @@ def seal(part: Path, final: Path, identity: dict[str, Any], provenance: dict[str
 
 
 def digest_now(file: Path) -> str:
-    """Return the sha256 of a file as it is now, past the cache of `digest`."""
+    """Return the sha256 of a file by reading it, past the memory of `digest`."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -115,7 +120,7 @@ def digest_now(file: Path) -> str:
 def verify(artifact: Path) -> list[str]:
     """Hash the files of an artifact again; return one line for each that is missing, changed or unknown."""
     files = read_manifest(artifact)["files"]
-    present = {str(f.relative_to(artifact)) for f in artifact.rglob("*") if f.is_file() and f.name != MANIFEST}
+    present = {str(f.relative_to(artifact)) for f in artifact.rglob("*") if f.is_file() and f != artifact / MANIFEST}
     wrong = [f"{name}: missing" for name in files if name not in present]
     wrong += [f"{name}: changed" for name, (_, sha) in files.items() if name in present and digest_now(artifact / name) != sha]
     return wrong + [f"{name}: not in the manifest" for name in sorted(present - set(files))]
@@ -157,7 +162,7 @@ def _commit() -> str | None:
 
 def command_line() -> str:
     """Return the command that started this process, without the path of the interpreter."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def artifacts_in(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -165,8 +170,9 @@ def artifacts_in(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     found = []
     for file in root.glob("**/" + MANIFEST):
         if re.search(r"-[0-9a-f]{8}$", file.parent.name):
-            found.append((file.parent, read_manifest(file.parent)))
-    yield from sorted(found, key=lambda pair: pair[1]["provenance"]["started"])
+            found.append((file.parent, read_manifest(file.parent), file.stat().st_mtime_ns))
+    for path, manifest, _ in sorted(found, key=lambda item: (item[1]["provenance"]["started"], item[2])):  # seconds are coarse
+        yield path, manifest
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

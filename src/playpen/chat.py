@@ -4,9 +4,10 @@ Training, attribution, fingerprints and evaluation all read what is made here. E
 the tokens that end the turn; everything else is masked with -100. There is one BOS, and the template writes it.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from playpen.config import PlaypenError
 
@@ -49,7 +50,11 @@ class Example:
     @property
     def num_labels(self) -> int:
         """How many tokens carry loss, leaving out the first token, which nothing predicts."""
-        return sum(label != IGNORE for label in self.labels[1:])
+        return len(self.labels) - 1 - self.labels[1:].count(IGNORE)
+
+    def cut(self, max_length: int | None) -> "Example":
+        """Return the first `max_length` tokens."""
+        return Example(self.input_ids[:max_length], self.labels[:max_length])
 
 
 def check_messages(messages: object) -> list[dict[str, str]]:
@@ -62,6 +67,8 @@ def check_messages(messages: object) -> list[dict[str, str]]:
         if turn["role"] not in ROLES:
             raise UnusableChat(f"unknown role '{turn['role']}'")
     turns = [{"role": t["role"], "content": t["content"]} for t in messages]
+    if not all(is_unicode(t["content"]) for t in turns):
+        raise UnusableChat("text that is not valid Unicode")
     if not any(t["role"] == "assistant" and t["content"].strip() for t in turns):
         raise UnusableChat("no assistant turn with content")
     if any(t["role"] == "system" for t in turns[1:]):
@@ -74,11 +81,35 @@ def check_messages(messages: object) -> list[dict[str, str]]:
     return turns
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a string can be written as UTF-8: JSON may hold half a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def render(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase", add_generation_prompt: bool = False) -> str:
     """Return the text of a chat in the tokenizer's template."""
     if not tokenizer.chat_template:
         raise PlaypenError("the tokenizer has no chat template; give load-model a tokenizer with one, or a template file")
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)  # type: ignore[return-value]
+
+
+def without_end_of_turn(labels: Sequence[int], tokenizer: Any) -> list[int]:
+    """Return labels with -100 also where a turn ends, so that what is left are the words of the answers.
+
+    A base model gives the markers that end a turn, which it has never met, so little probability that they outweigh the
+    answer itself: in a loss that is to tell how well questions are answered they have no place.
+    """
+    marks = set(tokenizer.get_added_vocab().values())
+    kept = list(labels)
+    for i in range(len(kept) - 1, -1, -1):
+        ends = i + 1 == len(kept) or kept[i + 1] == IGNORE
+        if kept[i] != IGNORE and ends and (kept[i] in marks or not tokenizer.decode([kept[i]]).strip()):
+            kept[i] = IGNORE
+    return kept
 
 
 def assistant_spans(
@@ -88,7 +119,8 @@ def assistant_spans(
     text, spans = render(messages, tokenizer), []
     for i, turn in enumerate(messages):
         if turn["role"] == "assistant":
-            before, through = render(messages[:i], tokenizer, add_generation_prompt=True), render(messages[: i + 1], tokenizer)
+            before = render(messages[:i], tokenizer, add_generation_prompt=True)
+            through = render(messages[: i + 1], tokenizer) if i + 1 < len(messages) else text
             if not (text.startswith(through) and through.startswith(before)):
                 raise PlaypenError(
                     "the chat template writes earlier turns otherwise once later ones follow, so turns have no exact borders; "
@@ -108,12 +140,24 @@ def encode(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBa
     try:
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     except UnicodeEncodeError:
-        raise UnusableChat("text that is not valid Unicode (a lone surrogate)") from None
-    ids, offsets = encoded["input_ids"][:max_length], encoded["offset_mapping"][:max_length]
+        raise UnusableChat("text that is not valid Unicode") from None
+    ids = encoded["input_ids"]
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise PlaypenError("the chat template and the tokenizer both write a BOS; take one of them out")
-    inside = [any(lo <= a and b <= hi for lo, hi in spans) and a < b for a, b in offsets]
-    example = Example(ids, [token if keep else IGNORE for token, keep in zip(ids, inside, strict=True)])
+    example = Example(ids, _labels(ids, encoded["offset_mapping"], spans)).cut(max_length)
     if example.num_labels == 0:
         raise UnusableChat("no assistant token within the maximal length")
     return example
+
+
+def _labels(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[int]:
+    """Return the ids of the tokens that lie in one of the spans, and IGNORE for the others; offsets never go back."""
+    labels = [IGNORE] * len(ids)
+    for lo, hi in spans:
+        for i in range(bisect_left(offsets, (lo, lo)), len(ids)):
+            start, end = offsets[i]
+            if end > hi:
+                break
+            if start < end:
+                labels[i] = ids[i]
+    return labels

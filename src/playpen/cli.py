@@ -5,16 +5,19 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import tyro
 import yaml
 
 from playpen import artifact
-from playpen.config import PlaypenError, did_you_mean, inputs_of
+from playpen.config import Input, PlaypenError, did_you_mean, inputs_of
 from playpen.machine import Machine
 from playpen.stage import load_stage, make_entry, make_plan, run_call, run_plan, stage_kinds
 
+T = TypeVar("T")
 PRESETS = Path(__file__).parent / "presets"
 COMMANDS = {
     "run": "Run a preset: make what is missing, in the order of its file.",
@@ -72,20 +75,39 @@ def overview() -> str:
     return "\n".join([head, "whole experiments", *rows, "", "one stage alone", *verbs])
 
 
-def _parse(cls: Any, args: list[str], prog: str, text: str) -> Any:
-    import tyro
+def _parse(cls: type[T], args: list[str], verb: str, text: str) -> T:
+    """Read flags into `cls`; --help starts with `text` as it stands, because the parser would join its lines."""
+    if "-h" in args or "--help" in args:
+        print(text.strip() + "\n")
+    os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+    return tyro.cli(cls, args=args, prog=f"playpen {verb}", description="", config=(tyro.conf.OmitSubcommandPrefixes,))
 
-    return tyro.cli(cls, args=args, prog=f"playpen {prog}", description=text, config=(tyro.conf.OmitSubcommandPrefixes,))
 
-
-def load_preset(name: str) -> tuple[str, dict[str, Any]]:
-    """Return (name, plan as plain data) of a preset's name or of a YAML file's path."""
+def preset_file(name: str) -> Path:
+    """Return the file of a preset's name or of a YAML file's path."""
     there = sorted(p.stem for p in PRESETS.glob("*.yaml"))
     file = PRESETS / f"{name}.yaml" if name in there else Path(name)
     if not file.is_file():
         raise PlaypenError(f"there is no preset or YAML file '{name}'{did_you_mean(name, there)}")
+    return file
+
+
+class UniqueLoader(yaml.SafeLoader):
+    """YAML as plain data, where a name that stands twice is an error: YAML itself lets the last one win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the name '{double}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_preset(name: str) -> tuple[str, dict[str, Any]]:
+    """Return (name, plan as plain data) of a preset's name or of a YAML file's path."""
+    file = preset_file(name)
     try:
-        spec = yaml.safe_load(file.read_text())
+        spec = yaml.load(file.read_text(), UniqueLoader)
     except yaml.YAMLError as error:
         raise PlaypenError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(spec, dict) or not spec:
@@ -99,49 +121,61 @@ def apply_setting(spec: dict[str, Any], setting: str) -> None:
     if not sep or not path:
         raise PlaypenError(f"--set takes a.b=c, found '{setting}'")
     *parents, last = path.split(".")
-    if len(parents) == 0 or parents[0] not in spec:
+    entry = path.split(".")[0]
+    if not parents or entry not in spec:
         raise PlaypenError(
-            f"--set {path}: there is no entry '{(parents or [last])[0]}'{did_you_mean((parents or [last])[0], list(spec))}"
+            f"--set {path}: "
+            + (
+                "name a field too, as entry.field=value"
+                if entry in spec
+                else f"there is no entry '{entry}'{did_you_mean(entry, list(spec))}"
+            )
         )
     place: Any = spec
     for part in parents:
-        if isinstance(place, list) and not (part.isdigit() and int(part) < len(place)):
-            raise PlaypenError(f"--set {path}: '{part}' should count one of {len(place)} items, from 0")
-        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        key = _key(place, part, path)
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
         if not isinstance(place, dict | list):
             raise PlaypenError(f"--set {path}: '{part}' holds {place!r}, which has no fields")
-    value = yaml.safe_load(text)
-    if isinstance(place, list):
-        if not (last.isdigit() and int(last) < len(place)):
-            raise PlaypenError(f"--set {path}: '{last}' should count one of {len(place)} items, from 0")
-        place[int(last)] = value
-    else:
-        place[last] = value
+    place[_key(place, last, path)] = _read_value(path, text)
+
+
+def _key(place: dict[str, Any] | list[Any], part: str, path: str) -> Any:
+    """Return one part of a path as what `place` is indexed by."""
+    if isinstance(place, dict):
+        return part
+    if not (part.isdigit() and int(part) < len(place)):
+        raise PlaypenError(f"--set {path}: '{part}' should count one of {len(place)} items, from 0")
+    return int(part)
+
+
+def _read_value(path: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise PlaypenError(f"--set {path}: '{text}' is not YAML; quote it, or close what it opens") from None
 
 
 @dataclass(frozen=True)
 class RunArguments:
     """What `playpen run` takes."""
 
-    preset: Annotated[str, "positional"]
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """Name of a preset (`playpen presets`) or path of a YAML file."""
-    set: tuple[str, ...] = ()
-    """Changes of the preset, a.b=c each, as `--set top.method.k=100 data.seed=1`."""
-    root: Path | None = None
+    set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="A.B=C ...")] = ()
+    """Changes of the preset, as `--set top.method.k=100 data.seed=1`; a number in a path counts the items of a list."""
+    root: tyro.conf.DisallowNone[Path | None] = None
     """Directory of the artifacts; runs/<preset> when left out."""
-    dry_run: bool = False
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only say what is there and what is to do."""
     machine: Machine = Machine()
-    """Where and how to run."""
+    """Where and how to run; changes no artifact's name."""
 
 
 def _run(args: list[str]) -> None:
-    import tyro
-
-    class_ = tyro.conf.configure()(RunArguments)
-    call = _parse(_positional(class_, "preset"), _collect_sets(args), "run", COMMANDS["run"])
+    call = _parse(RunArguments, args, "run", COMMANDS["run"])
     name, spec = load_preset(call.preset)
-    for setting in call.set:
+    for setting in chain.from_iterable(call.set):
         apply_setting(spec, setting)
     plan, root = make_plan(spec), call.root or Path("runs") / name
     print(f"{name}: {len(plan)} entries in {root}")
@@ -151,39 +185,54 @@ def _run(args: list[str]) -> None:
         print("\n" + summary.read_text().format(path=summary.parent))
 
 
-def _collect_sets(args: list[str]) -> list[str]:
-    """Gather repeated `--set x` into one, because the parser keeps the last only."""
-    rest: list[str] = []
-    found: list[str] = []
-    queue = list(args)
-    while queue:
-        item = queue.pop(0)
-        if item == "--set":
-            while queue and not queue[0].startswith("--"):
-                found.append(queue.pop(0))
-        elif item.startswith("--set="):
-            found.append(item.removeprefix("--set="))
-        else:
-            rest.append(item)
-    return [*rest, "--set", *found] if found else rest
+@dataclass(frozen=True)
+class Place:
+    """Where the artifact goes."""
+
+    name: tyro.conf.DisallowNone[str | None] = None
+    """Name of the artifact; the verb when left out."""
+    root: Path = Path("runs")
+    """Directory that the artifact is made in, as <name>-<fingerprint>."""
+
+
+def _stage_arguments(config_class: Any) -> Any:
+    """Return the arguments of one stage: the fields of its config, then where the artifact goes, then the machine."""
+
+    @dataclass(frozen=True)
+    class StageArguments:
+        config: Annotated[config_class, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+        """What is wanted."""
+        artifact: tyro.conf.OmitArgPrefixes[Place] = Place()
+        """Where the artifact goes."""
+        machine: Machine = Machine()
+        """Where and how to run; changes no artifact's name."""
+
+    return StageArguments
 
 
 def _run_one(kind: str, args: list[str]) -> None:
     module = load_stage(kind)
-    call = _parse(_stage_arguments(module.Config), args, kind, module.__doc__ or "")
+    call: Any = _parse(_stage_arguments(module.Config), args, kind, module.__doc__ or "")
     for value in inputs_of(call.config):
         if "/" not in value:
             raise PlaypenError(f"'{value}' names no artifact: give its path, as runs/demo/{value} (entry names are for presets)")
-    entry = make_entry(call.name or kind, kind, call.config, {}, {})
-    made = run_plan({entry.name: entry}, call.root, call.machine)
+    entry = make_entry(call.artifact.name or kind, kind, call.config, {}, {})
+    made = run_plan({entry.name: entry}, call.artifact.root, call.machine)
     print(made[entry.name])
 
 
+@dataclass(frozen=True)
+class PresetsArguments:
+    """What `playpen presets` takes."""
+
+    preset: Annotated[str | None, tyro.conf.Positional, tyro.conf.DisallowNone, tyro.conf.arg(metavar="PRESET")] = None
+    """The preset to print; all are listed when left out."""
+
+
 def _presets(args: list[str]) -> None:
-    if args and args[0] not in ("-h", "--help"):
-        name = load_preset(args[0])[0]
-        file = PRESETS / f"{name}.yaml"
-        print((file if file.exists() else Path(args[0])).read_text(), end="")
+    name = _parse(PresetsArguments, args, "presets", COMMANDS["presets"]).preset
+    if name is not None:
+        print(preset_file(name).read_text(), end="")
         return
     for file in sorted(PRESETS.glob("*.yaml")):
         print(f"  {file.stem:16} {file.read_text().splitlines()[0].lstrip('# ')}")
@@ -193,12 +242,12 @@ def _presets(args: list[str]) -> None:
 class ListArguments:
     """What `playpen ls` takes."""
 
-    directory: Path = Path("runs")
+    directory: tyro.conf.Positional[Path] = Path("runs")
     """Where to look, at any depth."""
 
 
 def _ls(args: list[str]) -> None:
-    root = _parse(_positional(ListArguments, "directory"), args, "ls", COMMANDS["ls"]).directory
+    root = _parse(ListArguments, args, "ls", COMMANDS["ls"]).directory
     if not root.is_dir():
         raise PlaypenError(f"there is no directory {root}")
     before: dict[tuple[Path, str], dict[str, Any]] = {}
@@ -220,14 +269,14 @@ def _ls(args: list[str]) -> None:
 class ShowArguments:
     """What `playpen show` takes."""
 
-    path: str
+    path: tyro.conf.Positional[Input]
     """Path of an artifact, as runs/demo/scores-1a2b3c4d or runs/demo/scores."""
-    verify: bool = False
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False
     """Hash its files again and say which differ; exit status 2 if any does."""
 
 
 def _show(args: list[str]) -> None:
-    call = _parse(_positional(ShowArguments, "path"), args, "show", COMMANDS["show"])
+    call = _parse(ShowArguments, args, "show", COMMANDS["show"])
     path = artifact.find_artifact(call.path)
     if call.verify:
         wrong = artifact.verify(path)
@@ -236,35 +285,6 @@ def _show(args: list[str]) -> None:
         print(f"{path}: all {len(artifact.read_manifest(path)['files'])} files are as they were made")
         return
     print(json.dumps(artifact.read_manifest(path), indent=2))
-
-
-def _positional(cls: Any, field: str) -> Any:
-    """Return `cls` for the parser, with one field taken without its flag."""
-    import dataclasses
-
-    import tyro
-
-    found = {f.name: f for f in dataclasses.fields(cls)}
-    found[field].type = tyro.conf.Positional[found[field].type]  # type: ignore[valid-type]
-    cls.__annotations__[field] = found[field].type
-    return cls
-
-
-def _stage_arguments(config_class: Any) -> Any:
-    """Return the arguments of one stage: its own fields, then name, root and machine."""
-    import tyro
-
-    @dataclass(frozen=True)
-    class StageArguments:
-        config: tyro.conf.OmitArgPrefixes[config_class]  # type: ignore[valid-type]
-        name: str | None = None
-        """Name of the artifact; the verb when left out."""
-        root: Path = Path("runs")
-        """Directory of the artifact."""
-        machine: Machine = Machine()
-        """Where and how to run."""
-
-    return StageArguments
 
 
 if __name__ == "__main__":

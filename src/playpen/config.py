@@ -5,6 +5,7 @@ A config is checked when it is made and refuses unknown fields. Some string type
 `HubData` for a repository at a commit of a model hub.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_t
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
+from tyro.conf import Suppress
+from tyro.constructors import PrimitiveConstructorSpec
 
 T = TypeVar("T")
 
@@ -36,22 +39,32 @@ class _HubDataMarker:
     """Tags a string that names a data set on the hub."""
 
 
-Input = Annotated[str, _InputMarker()]
+def _called(metavar: str) -> PrimitiveConstructorSpec[str]:
+    """Let --help call a text by what it stands for."""
+    return PrimitiveConstructorSpec(1, metavar, lambda args: args[0], lambda value: isinstance(value, str), lambda value: [value])
+
+
+Input = Annotated[str, _InputMarker(), _called("ARTIFACT")]
 """An earlier entry of the plan or, if it holds a slash, the path of an artifact."""
 
-File = Annotated[str, _FileMarker()]
+File = Annotated[str, _FileMarker(), _called("PATH")]
 """A file or directory of the user's; its content, not its path, enters the fingerprint."""
 
-HubModel = Annotated[str, _HubModelMarker()]
+HubModel = Annotated[str, _HubModelMarker(), _called("OWNER/NAME")]
 """A model on the hub, `owner/name` or `owner/name@revision`; pinned to a commit when a plan is made."""
 
-HubData = Annotated[str, _HubDataMarker()]
+HubData = Annotated[str, _HubDataMarker(), _called("OWNER/NAME")]
 """A data set on the hub, pinned like a model."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen, keyword-only dataclass, checked when made, that refuses unknown fields."""
+    """Make `cls` a frozen, keyword-only dataclass, checked when made, that refuses unknown fields.
+
+    A field `kind` tells the configs of a union apart in YAML; on the command line the sub-command does, so it is no flag.
+    """
+    if "kind" in cls.__annotations__:
+        cls.__annotations__["kind"] = Suppress[cls.__annotations__["kind"]]
     settings = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
     return dataclass(frozen=True, kw_only=True, config=settings)(cls)  # type: ignore[return-value]
 
@@ -61,17 +74,39 @@ def make_config(cls: type[T], values: dict[str, Any], where: str) -> T:
     try:
         return cls(**values)
     except ValidationError as error:
-        raise PlaypenError(f"{where}: " + "; ".join(_explain(cls, item) for item in error.errors())) from None
+        raise PlaypenError(f"{where}: {explain(cls, error)}") from None
+
+
+def explain(cls: type, error: ValidationError) -> str:
+    """Return a failed check in one line."""
+    return "; ".join(_explain(cls, item) for item in error.errors())
 
 
 def _explain(cls: type, item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "unexpected_keyword_argument" and len(item["loc"]) == 1:
-        return f"unknown field '{place}'{did_you_mean(place, [f.name for f in fields(cls)])}"  # type: ignore[arg-type]
+    if item["type"] == "unexpected_keyword_argument":
+        known = [f.name for f in fields(_config_at(cls, item["loc"][:-1])) if f.name != "kind"]
+        return f"unknown field '{place}'{did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"field '{place}' is missing"
     found = "" if isinstance(item["input"], dict) or is_dataclass(item["input"]) else f", found {item['input']!r}"
     return f"field '{place}': {item['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _config_at(hint: Any, place: tuple[str | int, ...]) -> Any:
+    """Return the config class at a place of an error: a field's name, an item's number or key, or the kind of a union's member."""
+    if place and is_dataclass(hint) and place[0] in (hints := get_type_hints(hint, include_extras=True)):
+        return _config_at(hints[str(place[0])], place[1:])
+    found = list(_configs_in(hint))
+    kinds = [c for c in found if place and getattr(c, "kind", None) == place[0]]
+    return _config_at((kinds or found)[0], place[1:]) if place else found[0]
+
+
+def _configs_in(hint: Any) -> Iterator[type]:
+    if is_dataclass(hint):
+        yield hint  # type: ignore[misc]
+    for part in get_args(hint):
+        yield from _configs_in(part)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -79,6 +114,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, n=3)
+    if not known:
+        return "; there is none"
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(sorted(known))}"
 
 
@@ -140,9 +177,10 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         raise PlaypenError(
-            "a config holds NaN, which is not equal to itself and so has no identity; give a number or leave the field out"
+            f"a config holds {value} of type float, which JSON cannot write and NaN not even compare, so it has no identity; "
+            "give a finite number or leave the field out"
         )
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from playpen.config import PlaypenError, config
 
 if TYPE_CHECKING:
@@ -16,15 +18,15 @@ class Machine:
     """Device of the models; auto takes CUDA, then MPS, then the CPU. A named device that is missing is an error."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the models; auto is bfloat16 on CUDA and float32 elsewhere."""
-    processes: int = 1
+    processes: PositiveInt = 1
     """Processes of a distributed stage, started by torchrun (one a GPU)."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Worker processes for row-wise work on the CPU; 0 works in the main process."""
-    forward_tokens: int = 4096
+    forward_tokens: PositiveInt = 4096
     """Tokens, padding included, in one batch of a forward pass; lower it when memory runs out."""
-    train_rows: int = 16
+    train_rows: PositiveInt = 16
     """Rows in one micro-batch of training; gradients are accumulated up to the config's batch size."""
-    checkpoint_seconds: int = 300
+    checkpoint_seconds: NonNegativeInt = 300
     """Seconds between two checkpoints of training."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

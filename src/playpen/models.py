@@ -6,6 +6,7 @@ are relative to the artifact unless absolute.
 """
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from playpen.machine import Machine
 from playpen.tables import read_metrics, write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+# PEFT imports bitsandbytes, which reports a kernel that a CPU never needs as an error.
+logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,18 @@ def model_files(model: Path | str) -> ModelFiles:
     return ModelFiles(parts["base"], parts["tokenizer"], parts["adapter"], base_id)  # type: ignore[arg-type]
 
 
-def load_tokenizer(model: Path | str) -> "PreTrainedTokenizerBase":
+def be_quiet() -> None:
+    """Silence what transformers says about itself; its errors still come through."""
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def load_tokenizer(model: Path | str) -> Any:
     """Open the tokenizer of a model artifact."""
     from transformers import AutoTokenizer
 
@@ -69,7 +84,10 @@ def load_base(model: Path | str, machine: Machine) -> "PreTrainedModel":
     """Open the base weights of a model artifact, whatever adapter it has, in evaluation mode without gradients."""
     from transformers import AutoModelForCausalLM
 
-    found = AutoModelForCausalLM.from_pretrained(model_files(model).base, dtype=machine.torch_dtype(), attn_implementation="sdpa")
+    be_quiet()
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        model_files(model).base, dtype=machine.torch_dtype(), attn_implementation="sdpa"
+    )
     return found.to(machine.torch_device()).eval().requires_grad_(False)
 
 
@@ -80,7 +98,26 @@ def load_model(model: Path | str, machine: Machine, trainable: bool = False) -> 
     files, base = model_files(model), load_base(model, machine)
     if files.adapter is None:
         return base
-    return PeftModel.from_pretrained(base, str(files.adapter), is_trainable=trainable).eval()
+    opened = PeftModel.from_pretrained(base, str(files.adapter), is_trainable=trainable).eval()
+    check_adapter(opened, files.adapter)
+    return opened
+
+
+def check_adapter(opened: Any, adapter: Path) -> None:
+    """Raise unless the opened model holds exactly the weights of the adapter's file: PEFT only warns, and goes on at random."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    stored = load_file(adapter / "adapter_model.safetensors")
+    here = {name: value.cpu() for name, value in get_peft_model_state_dict(opened).items()}
+    wrong = sorted(set(stored) ^ set(here)) or [
+        name
+        for name, value in stored.items()
+        if not torch.allclose(value.to(here[name].dtype), here[name], rtol=0, atol=0, equal_nan=True)
+    ]
+    if wrong:
+        raise PlaypenError(f"the adapter in {adapter} did not load: {len(wrong)} of its weights differ, the first is {wrong[0]}")
 
 
 def check_tokens(data: Path | str, model: Path | str) -> None:

@@ -18,16 +18,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from playpen import artifact, hub
 from playpen.config import PlaypenError, did_you_mean, inputs_of, make_config, map_files, map_inputs, pin_hub, to_plain
 from playpen.machine import Machine
-from playpen.tables import running_stage, write_json
+from playpen.tables import UNFINISHED, running_stage, write_json
 
 STAGES = Path(__file__).parent / "stages"
+FULL = os.strerror(errno.ENOSPC)
+T = TypeVar("T")
 REQUIRED = "REQUIRED"
 """The value in a preset that the user must set."""
 
@@ -60,7 +62,7 @@ def stage_kinds() -> dict[str, str]:
 
 def load_stage(kind: str, where: str = "plan") -> ModuleType:
     """Import the module of a verb."""
-    if kind not in stage_kinds():
+    if not (STAGES / f"{kind.replace('-', '_')}.py").is_file():
         raise PlaypenError(f"{where}: there is no stage '{kind}'{did_you_mean(kind, list(stage_kinds()))}")
     return importlib.import_module(f"playpen.stages.{kind.replace('-', '_')}")
 
@@ -85,7 +87,7 @@ def make_entry(name: str, kind: str, cfg: Any, plan: dict[str, Entry], spec: dic
 
     def identify(value: str) -> str:
         if "/" in value:
-            return artifact.read_manifest(artifact.find_artifact(value))["fingerprint"]
+            return _named(name, lambda: artifact.read_manifest(artifact.find_artifact(value))["fingerprint"])
         if value in plan:
             return plan[value].fingerprint
         known = f"earlier entries: {', '.join(plan) or 'none'}; a path must hold a slash"
@@ -93,20 +95,20 @@ def make_entry(name: str, kind: str, cfg: Any, plan: dict[str, Entry], spec: dic
             f"entry '{name}': '{value}' " + ("comes later; move it up" if value in spec else "is not an entry") + f" ({known})"
         )
 
-    def identify_file(value: str) -> str:
-        try:
-            return artifact.digest(value)
-        except PlaypenError as error:
-            raise PlaypenError(f"entry '{name}': {error}") from None
-
-    try:
-        cfg = pin_hub(cfg, hub.pin)  # type: ignore[arg-type]
-    except PlaypenError as error:
-        raise PlaypenError(f"entry '{name}': {error}") from None
-    plain = to_plain(map_files(map_inputs(cfg, identify), identify_file))
+    cfg = _named(name, lambda: pin_hub(cfg, hub.pin))  # type: ignore[arg-type]
+    identified = map_inputs(cfg, identify)
+    plain = _named(name, lambda: to_plain(map_files(identified, artifact.digest)))
     version = load_stage(kind).VERSION
     mark = artifact.fingerprint(kind, version, plain)
     return Entry(name, kind, cfg, mark, {"name": name, "kind": kind, "version": version, "fingerprint": mark, "config": plain})
+
+
+def _named(name: str, work: Callable[[], T]) -> T:
+    """Do `work`; a mistake in it is told with the name of the entry it is in."""
+    try:
+        return work()
+    except PlaypenError as error:
+        raise PlaypenError(f"entry '{name}': {error}") from None
 
 
 def _check_required(value: Any, place: str) -> None:
@@ -118,10 +120,9 @@ def _check_required(value: Any, place: str) -> None:
 
 
 def resolve(entry: Entry, plan: dict[str, Entry], root: Path) -> Any:
-    """Return the entry's config with every input replaced by the absolute path of its artifact."""
-    return map_inputs(
-        entry.config, lambda v: str((artifact.find_artifact(v) if "/" in v else root / plan[v].directory).resolve())
-    )
+    """Return the entry's config with every input replaced by the absolute path of its artifact, and every file by its own."""
+    found = map_files(entry.config, lambda v: str(Path(v).expanduser().resolve()))
+    return map_inputs(found, lambda v: str((artifact.find_artifact(v) if "/" in v else root / plan[v].directory).resolve()))
 
 
 def run_plan(
@@ -194,17 +195,26 @@ def _make(entry: Entry, plan: dict[str, Entry], root: Path, machine: Machine, sa
 def make_artifact(entry: Entry, cfg: Any, final: Path, machine: Machine) -> None:
     """Run a stage into `<final>.part` and seal it."""
     module, part, started = load_stage(entry.kind), final.with_name(final.name + ".part"), time.time()
+    if final.exists():
+        raise PlaypenError(
+            f"{final} is there without a {artifact.MANIFEST}, so it is not known to be whole; delete it and run again"
+        )
     if part.exists() and not getattr(module, "RESUMABLE", False):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
+    for left in part.rglob("*" + UNFINISHED):
+        left.unlink()
     try:
         if machine.processes > 1 and getattr(module, "DISTRIBUTED", False):
             _torchrun(entry.kind, cfg, part, machine)
         else:
             run_stage(entry.kind, cfg, part, machine)
         artifact.seal(part, final, entry.identity, artifact.provenance(started, asdict(machine), artifact.command_line()))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except Exception as error:
+        full = shutil.disk_usage(part).free < 1 << 20
+        if (
+            full or FULL in str(error) or FULL in str(error.__context__)
+        ):  # libraries wrap the operating system's error in their own
             raise PlaypenError(
                 f"{entry.directory}: the disk of {part.parent} is full; free room and run again, nothing finished is lost"
             ) from error

@@ -7,6 +7,7 @@ An artifact's table named `scores` is the file `scores.parquet` or, when it was 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,6 +22,7 @@ from playpen.config import PlaypenError
 TRUTH = b"playpen.truth"
 """Schema key that marks a table of planted truth."""
 
+UNFINISHED = ".unfinished"
 MAY_READ_TRUTH = ("validate", "report")
 running_stage: ContextVar[str] = ContextVar("running_stage", default="")
 """The verb of the stage that runs now; set by `stage.run_stage`."""
@@ -34,14 +36,19 @@ def row_id(messages: Messages) -> str:
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def unfinished(path: Path) -> Path:
+    """Return the name of a file while it is written; what a killed process leaves of it is removed on the next run."""
+    return path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+
+
 def write_table(path: Path, table: pa.Table | pd.DataFrame, truth: bool = False) -> None:
     """Write a Parquet file whole or not at all."""
-    table = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
+    whole: Any = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
     if truth:
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), TRUTH: b"1"})
+        whole = whole.replace_schema_metadata({**(whole.schema.metadata or {}), TRUTH: b"1"})
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, part, compression="zstd")
+    part = unfinished(path)
+    pq.write_table(whole, part, compression="zstd")
     part.replace(path)
 
 
@@ -65,14 +72,24 @@ def read_table(artifact: Path | str, name: str, columns: list[str] | None = None
     return pa.concat_tables(tables).to_pandas()
 
 
+def read_splits(artifact: Path | str, splits: Sequence[str], columns: list[str] | None = None) -> pd.DataFrame:
+    """Read several tables of the same columns as one, in the order given."""
+    return pd.concat([read_table(artifact, split, columns) for split in splits], ignore_index=True)
+
+
+def _check_schema(file: Path, columns: list[str] | None) -> None:
+    """Raise when a column is missing, and on planted truth."""
+    schema = pq.read_schema(file)
+    missing = [c for c in columns or [] if c not in schema.names]
+    if missing:
+        raise PlaypenError(f"{file} has no column {', '.join(missing)}; it has {', '.join(schema.names)}")
+    if TRUTH in (schema.metadata or {}):
+        raise PlaypenError(f"{file} holds planted truth; no stage but {' and '.join(MAY_READ_TRUTH)} may read it")
+
+
 def _read_file(file: Path, columns: list[str] | None) -> pa.Table:
     try:
-        schema = pq.read_schema(file)
-        missing = [c for c in columns or [] if c not in schema.names]
-        if missing:
-            raise PlaypenError(f"{file} has no column {', '.join(missing)}; it has {', '.join(schema.names)}")
-        if TRUTH in (schema.metadata or {}):
-            raise PlaypenError(f"{file} holds planted truth; no stage but {' and '.join(MAY_READ_TRUTH)} may read it")
+        _check_schema(file, columns)
         return pq.read_table(file, columns=columns)
     except pa.ArrowException as error:
         raise PlaypenError(f"{file} is not a readable Parquet file ({error}); delete its artifact and run again") from None
@@ -88,9 +105,20 @@ def read_truth(artifact: Path | str) -> pd.DataFrame | None:
     return pq.read_table(file).to_pandas() if file.exists() else None
 
 
+def copy_truth(source: Path | str, out: Path) -> None:
+    """Copy the planted truth of an artifact, unread, into an artifact under way; nothing is done when it has none."""
+    file = Path(source) / "truth.parquet"
+    if not file.exists():
+        return
+    if (out / file.name).exists():
+        raise PlaypenError(f"{out} holds the planted truth of another world already; build data from one world at a time")
+    shutil.copyfile(file, out / file.name)
+
+
 def iter_table(artifact: Path | str, name: str, rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield a table in pieces of at most `rows` rows, in order, without ever holding it whole."""
     for file in table_files(Path(artifact), name):
+        _check_schema(file, columns)
         for batch in pq.ParquetFile(file).iter_batches(batch_size=rows, columns=columns):
             yield pa.Table.from_batches([batch])
 
@@ -102,7 +130,7 @@ def count_rows(artifact: Path | str, name: str) -> int:
 
 def check_row_ids(table: pd.DataFrame, where: str) -> None:
     """Raise if a row_id stands twice, and name it."""
-    double = table["row_id"][table["row_id"].duplicated()]
+    double = table.loc[table["row_id"].duplicated(), "row_id"]
     if len(double):
         raise PlaypenError(
             f"{where}: row_id {double.iloc[0]} stands twice ({len(double)} doubles in all); each example may have one row"
@@ -125,7 +153,7 @@ def join(left: pd.DataFrame, right: pd.DataFrame, where: str) -> pd.DataFrame:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all, with sorted keys."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = unfinished(path)
     part.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
     part.replace(path)
 

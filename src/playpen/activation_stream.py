@@ -1,0 +1,110 @@
+"""A stream of activations for SAE training: rows reshuffled each epoch, mixed in a buffer so that a batch holds many contexts.
+
+The order depends on the seed and the rows alone, never on the size of the forward passes. The whole state can be saved and
+loaded, so that a resumed training sees what an unbroken one would have seen.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from playpen.activations import Hook, Rows, activations_of
+from playpen.machine import Machine
+
+
+class RowStream:
+    """Gives the activations of rows without end, each epoch in another order."""
+
+    def __init__(self, model: Any, hook: Hook, rows: Rows, counted: Rows, machine: Machine, seed: int) -> None:
+        self.model, self.hook, self.rows, self.counted, self.machine, self.seed = model, hook, rows, counted, machine, seed
+        self.sizes = np.array([int(mask.sum()) for mask in counted])
+        self.tokens = int(self.sizes.sum())
+        """Counted tokens in one epoch."""
+        self.epoch = self.position = 0
+        self.rest: Tensor | None = None
+
+    def take(self, n: int) -> Tensor:
+        """Return the next n activations: float32 [n, d]."""
+        have = 0 if self.rest is None else len(self.rest)
+        chosen: list[int] = []
+        while have < n:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.rows))
+            ends = have + np.cumsum(self.sizes[order[self.position :]])
+            end = self.position + min(int(np.searchsorted(ends, n)) + 1, len(ends))
+            chosen += order[self.position : end].tolist()
+            have = int(ends[end - self.position - 1])
+            self.epoch, self.position = (self.epoch, end) if end < len(order) else (self.epoch + 1, 0)
+        parts = [] if self.rest is None else [self.rest]
+        if chosen:
+            picked = [self.rows[i] for i in chosen], [self.counted[i] for i in chosen]
+            parts.append(activations_of(self.model, self.hook, *picked, self.machine))
+        found = torch.cat(parts)
+        self.rest = found[n:].clone()
+        return found[:n]
+
+    def state(self) -> dict[str, Any]:
+        """Return where the stream is."""
+        return {"epoch": self.epoch, "position": self.position, "rest": self.rest}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where a stream was."""
+        self.epoch, self.position, self.rest = state["epoch"], state["position"], state["rest"]
+
+
+class Mixer:
+    """Draws batches at random from one preallocated buffer of activations.
+
+    When the rows have no more tokens than the buffer, it holds them all and the model runs once. Otherwise, whenever half
+    of the buffer has been drawn, new activations take the places of the drawn ones.
+    """
+
+    def __init__(self, stream: RowStream, capacity: int, batch: int, seed: int) -> None:
+        self.stream, self.batch = stream, batch
+        self.whole = stream.tokens <= capacity
+        self.size = stream.tokens if self.whole else max(capacity, 2 * batch)
+        self.draw = torch.Generator().manual_seed(seed)
+        self.buffer = torch.empty(0)
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.at = 0
+
+    def fill(self) -> None:
+        """Fill the buffer, a piece at a time so that there is never a second copy of it."""
+        first = self.stream.take(min(self.size, 4 * self.batch))
+        self.buffer = first.new_empty((self.size, first.shape[1]))
+        self.buffer[: len(first)] = first
+        for start in range(len(first), self.size, 4 * self.batch):
+            piece = self.buffer[start : start + 4 * self.batch]
+            piece.copy_(self.stream.take(len(piece)))
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        served = self.size if self.whole else self.size // 2
+        self.order = torch.randperm(self.size, generator=self.draw)[: served - served % self.batch]
+        self.at = 0
+
+    def __iter__(self) -> "Mixer":
+        return self
+
+    def __next__(self) -> Tensor:
+        """Return one batch [batch, d]."""
+        if self.at == len(self.order):
+            if not self.whole:
+                for places in self.order.to(self.buffer.device).split(4 * self.batch):
+                    self.buffer[places] = self.stream.take(len(places))
+            self._shuffle()
+        places = self.order[self.at : self.at + self.batch].to(self.buffer.device)
+        self.at += self.batch
+        return self.buffer[places]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything the following batches depend on."""
+        mine = {"buffer": self.buffer, "order": self.order, "at": self.at, "draw": self.draw.get_state()}
+        return {**mine, "stream": self.stream.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where a mixer was."""
+        self.buffer, self.order, self.at = state["buffer"], state["order"].cpu(), state["at"]
+        self.draw.set_state(state["draw"].cpu())
+        self.stream.load(state["stream"])

@@ -1,0 +1,50 @@
+"""Folds by group: rows of one near-duplicate cluster are never on both sides."""
+
+import numpy as np
+
+from playpen.config import PlaypenError
+
+LEVELS = 4
+"""Parts of [0, 1] that every fold holds in about equal shares; for a 0/1 target, its two classes."""
+INNER = 5
+"""Inner folds, of which one at a time is held out to choose a penalty or a number of epochs."""
+
+
+def grouped_folds(target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each row, int64 [n] in 0..folds-1, stratified by `target` (in [0, 1]) and whole by `group`.
+
+    Raises when there are fewer groups than folds, among all rows or at one level of the target.
+    """
+    if fewest_groups(target, group) < folds:
+        raise PlaypenError(
+            f"{folds} folds need at least {folds} groups of near-duplicates at each level of the label, found only "
+            f"{fewest_groups(target, group)} (of {len(np.unique(group))} groups, {len(group)} rows); lower folds or add rows"
+        )
+    return _folds(target, group, folds, seed)
+
+
+def inner_folds(target: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+    """Return up to `INNER` folds of training rows, as many as their groups allow; at least 2."""
+    folds = min(INNER, fewest_groups(target, group))
+    if folds < 2:
+        raise PlaypenError("the training rows of one class lie in a single group of near-duplicates; add rows or lower folds")
+    return _folds(target, group, folds, seed)
+
+
+def fewest_groups(target: np.ndarray, group: np.ndarray) -> int:
+    """Return the number of groups at that level of the target which has the fewest."""
+    level = _level(target)
+    return min(len(np.unique(group[level == part])) for part in np.unique(level))
+
+
+def _level(target: np.ndarray) -> np.ndarray:
+    return np.minimum((target * LEVELS).astype(np.int64), LEVELS - 1)
+
+
+def _folds(target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    level, found = _level(target), np.full(len(target), -1)
+    for fold, (_, held) in enumerate(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(level, level, group)):
+        found[held] = fold
+    return found

@@ -1,0 +1,137 @@
+"""Losses of rows, with logits made only where a label is: what evaluation and attribution share.
+
+A row's loss is the mean, over its tokens with a label, of minus the log probability of the label given the tokens before
+it, in nats. Rows run in batches of like length; logits never exist for more than a slice of the labelled positions, so a
+vocabulary of 262,144 needs no more memory than the rest of the model.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from playpen.chat import IGNORE
+from playpen.config import PlaypenError
+from playpen.machine import Machine
+
+LOGITS = 2**26
+"""Logits held at once: 256 MB in float32, about four times that while their gradient is made."""
+
+TokenLists = Sequence[Sequence[int]]
+
+
+def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine) -> np.ndarray:
+    """Return float32 [rows]: mean nats per supervised token of each row, in the order given.
+
+    `model` is a causal language model of transformers or a PEFT model on one, in evaluation mode. `labels` are unshifted,
+    -100 where a token carries no loss. Raises PlaypenError for a row without a label after its first token.
+    """
+    found = np.full(len(input_ids), np.nan, np.float32)
+    with torch.no_grad(), tqdm(total=sum(map(len, input_ids)), desc="losses", unit="token", disable=None, mininterval=1) as bar:
+        for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
+            ids, mask, targets = pad(input_ids, labels, rows, machine.torch_device())
+            sums = _row_sums(model, ids, mask, targets)
+            found[rows] = (sums / num_labels(targets)).cpu().numpy()
+            bar.update(sum(len(input_ids[row]) for row in rows))
+    return found
+
+
+def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean: bool) -> Tensor:
+    """Run forward and backward of the summed losses of padded rows [N, S]; return each row's mean nats [N].
+
+    With `mean`, a row's loss is the mean over its labels, otherwise their sum. The gradient of the head's input is made
+    slice by slice, then sent once through the backbone; parameters' gradients are dropped, because the caller listens
+    with hooks. No gradient of the head or the embedding is ever made.
+    """
+    hidden, targets, owner = labelled(model, ids, mask, labels)
+    count = num_labels(labels)
+    weight = (1 / count if mean else torch.ones_like(count))[owner]
+    head, below, sums = output_head(model), torch.empty_like(hidden), torch.zeros_like(count)
+    for part in _slices(hidden, head):
+        leaf = hidden[part].detach().requires_grad_()
+        nats = cross_entropy(head(leaf), targets[part], reduction="none")
+        (below[part],) = torch.autograd.grad((nats * weight[part]).sum(), leaf)
+        sums.index_add_(0, owner[part], nats.detach())
+    hidden.backward(below)
+    model.zero_grad(set_to_none=True)
+    return sums / count
+
+
+def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """Return the summed nats of each padded row."""
+    hidden, targets, owner = labelled(model, ids, mask, labels)
+    head, sums = output_head(model), torch.zeros(len(ids), device=ids.device)
+    for part in _slices(hidden, head):
+        sums.index_add_(0, owner[part], cross_entropy(head(hidden[part]), targets[part], reduction="none"))
+    return sums
+
+
+def labelled(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, for every position that predicts a label: its last hidden state [T, D], the label [T] and its row [T]."""
+    hidden = causal_model(model).base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    owner, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
+    return hidden[owner, position], labels[owner, position + 1], owner
+
+
+def causal_model(model: Any) -> Any:
+    """Return the transformers model inside a PEFT model, which carries the adapter's layers, or `model` itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def output_head(model: Any) -> Callable[[Tensor], Tensor]:
+    """Return the map from last hidden states to float32 logits, with the model's soft cap."""
+    causal = causal_model(model)
+    config, head = causal.config.get_text_config(), causal.get_output_embeddings()
+    for name in ("logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise PlaypenError(f"{type(causal).__name__} scales its logits by config.{name}, which losses here do not know")
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def logits(hidden: Tensor) -> Tensor:
+        raw = head(hidden).float()
+        return raw if cap is None else torch.tanh(raw / cap) * cap
+
+    return logits
+
+
+def _slices(hidden: Tensor, head: Callable[[Tensor], Tensor]) -> Iterator[slice]:
+    """Yield slices of the labelled positions whose logits fit in LOGITS."""
+    with torch.no_grad():
+        vocabulary = head(hidden[:1]).shape[-1]
+    step = max(1, LOGITS // vocabulary)
+    return (slice(start, start + step) for start in range(0, len(hidden), step))
+
+
+def num_labels(labels: Tensor) -> Tensor:
+    """Return the number of labels of each padded row, leaving out the first token, as float32 [N]."""
+    return (labels[:, 1:] != IGNORE).sum(1).float()
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Return rows in batches of like length, the longest first, so that memory runs out at once if ever.
+
+    A batch has at most `budget` tokens, padding included; a row longer than that has a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def pad(input_ids: TokenLists, labels: TokenLists, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ids, attention mask and labels of `rows`, padded on the right to [N, S]."""
+    width = max(len(input_ids[row]) for row in rows)
+    ids, mask, targets = (np.full((len(rows), width), fill, np.int64) for fill in (0, 0, IGNORE))
+    for i, row in enumerate(rows):
+        size = len(input_ids[row])
+        ids[i, :size], mask[i, :size], targets[i, :size] = input_ids[row], 1, labels[row]
+    if (empty := (targets[:, 1:] == IGNORE).all(1)).any():
+        raise PlaypenError(f"row number {rows[int(empty.argmax())]} has no token with a label, so it has no loss; leave it out")
+    return tuple(torch.from_numpy(part).to(device) for part in (ids, mask, targets))  # type: ignore[return-value]

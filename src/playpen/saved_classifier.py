@@ -1,0 +1,51 @@
+"""A classifier on disk: `classifier.json`, which says what it is and how its fingerprints are made, and `weights.safetensors`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from playpen.classifiers import CLASSIFIERS, Arrays
+from playpen.config import PlaypenError, make_config
+from playpen.feature_table import from_table
+from playpen.tables import write_json
+
+
+@dataclass(frozen=True)
+class SavedClassifier:
+    """A classifier that predicts from a features table."""
+
+    info: dict[str, Any]
+    """What `classifier.json` holds: model, k, settings, label, `fingerprint` (the fingerprint.json it was trained on)..."""
+    config: Any
+    arrays: Arrays
+
+    def predict(self, features_table: pa.Table) -> np.ndarray:
+        """Return a prediction for each row of a features table: float32 [n] in [0, 1], higher = more helpful."""
+        made = self.info["fingerprint"]
+        features = from_table(features_table, made["num_features"], self.info["k"] or made["k"])
+        return self.config.predict(self.arrays, features)
+
+
+def save_classifier(where: Path, info: dict[str, Any], arrays: Arrays) -> None:
+    """Write a classifier into the directory `where`."""
+    from safetensors.numpy import save_file
+
+    where.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, where / "weights.safetensors")
+    write_json(where / "classifier.json", info)
+
+
+def load_classifier(artifact: Path | str) -> SavedClassifier:
+    """Open the classifier of a classify artifact."""
+    from safetensors.numpy import load_file
+
+    where = Path(artifact) / "classifier"
+    if not (where / "classifier.json").exists():
+        raise PlaypenError(f"{artifact} holds no classifier: expected an artifact of classify")
+    info = json.loads((where / "classifier.json").read_text())
+    config = make_config(CLASSIFIERS[info["model"]], info["settings"], str(where / "classifier.json"))
+    return SavedClassifier(info, config, load_file(where / "weights.safetensors"))

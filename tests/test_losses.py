@@ -1,0 +1,81 @@
+"""Row losses: those of a plain loop over unpadded rows, whatever the batch, the slice of logits and the architecture."""
+
+import numpy as np
+import pytest
+import tiny
+
+from playpen import losses
+from playpen.chat import IGNORE, encode
+from playpen.config import PlaypenError
+from playpen.machine import Machine
+
+CPU = Machine(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    examples = [encode(tiny.make_chat(seed), tiny.tokenizer()) for seed in range(12)]
+    return [e.input_ids for e in examples], [e.labels for e in examples]
+
+
+def plain_losses(model, input_ids, labels):
+    import torch
+
+    with torch.no_grad():
+        return [
+            model(input_ids=torch.tensor([ids]), labels=torch.tensor([target])).loss.item()
+            for ids, target in zip(input_ids, labels, strict=True)
+        ]
+
+
+def gpt_neo():
+    import torch
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}
+    return GPTNeoForCausalLM(GPTNeoConfig(vocab_size=320, max_position_embeddings=256, window_size=16, **shape)).eval()
+
+
+def capped():
+    model = tiny.make_model(seed=4)
+    model.config.final_logit_softcapping = 2.0
+    return model
+
+
+@pytest.mark.parametrize("make", [tiny.make_model, lambda: tiny.make_adapter(tiny.make_model()), capped, gpt_neo])
+def test_row_losses_are_those_of_a_plain_loop(rows, make):
+    model = make()
+    np.testing.assert_allclose(losses.row_losses(model, *rows, CPU), plain_losses(model, *rows), rtol=1e-5)
+
+
+def test_batches_and_slices_of_logits_change_nothing(rows, monkeypatch):
+    model = tiny.make_model()
+    whole = losses.row_losses(model, *rows, CPU)
+    alone = losses.row_losses(model, *rows, Machine(device="cpu", forward_tokens=1))
+    monkeypatch.setattr(losses, "LOGITS", 7 * 320)
+    sliced = losses.row_losses(model, *rows, CPU)
+    np.testing.assert_allclose(alone, whole, rtol=1e-5)
+    np.testing.assert_allclose(sliced, whole, rtol=1e-5)
+
+
+def test_a_row_without_a_label_is_named_and_refused(rows):
+    input_ids, labels = rows
+    first_only = [[labels[0][0]] + [IGNORE] * (len(labels[0]) - 1), *labels[1:]]
+    with pytest.raises(PlaypenError, match="row number 0 has no token with a label"):
+        losses.row_losses(tiny.make_model(), input_ids, first_only, CPU)
+
+
+def test_logits_scaled_in_a_way_not_known_here_are_refused(rows):
+    model = tiny.make_model()
+    model.config.logits_scaling = 8.0
+    with pytest.raises(PlaypenError, match="logits_scaling"):
+        losses.row_losses(model, *rows, CPU)
+
+
+def test_batches_hold_every_row_once_within_the_budget():
+    lengths = [5, 90, 3, 40, 41, 7, 200, 3]
+    batches = losses.token_batches(lengths, 100)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert batches[0] == [6], "the longest row comes first and, above the budget, alone"
+    assert all(len(batch) * max(lengths[row] for row in batch) <= 100 for batch in batches[1:])
