@@ -1,0 +1,82 @@
+"""Fingerprint examples: which SAE features does each switch on in the base model?
+
+One forward pass of the base a row, stopped at the SAE's hook; no gradients. Per example the K strongest features (mean,
+maximum, fraction of tokens active) and ten global statistics are kept: a classifier learns attribution from them.
+
+    playpen fingerprint --sae runs/demo/sae --model runs/demo/base --data runs/demo/data --split pool
+
+Written in shards, so that a killed run goes on where it was.
+"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt
+
+from playpen.config import Input, config
+
+if TYPE_CHECKING:
+    from playpen.machine import Machine
+
+VERSION = 1
+RESUMABLE = True
+SHARD_ROWS = 2000
+
+
+@config
+class Config:
+    """Which SAE features does each example switch on in the base model?"""
+
+    sae: Input
+    """The SAE, of train-sae or load-sae."""
+    model: Input
+    """The base model that the SAE was made for; an adapter in it is left out."""
+    data: Input
+    """The data, of build-data."""
+    split: str = "pool"
+    """Split of the data to fingerprint."""
+    k: PositiveInt = 256
+    """Features kept an example, the strongest by mean; more keep weaker ones and make the table larger."""
+    tokens: Literal["answer", "prompt", "all", "both"] = "answer"
+    """Tokens pooled: the assistant's, the rest, all, or both apart (the answer's feature ids are then offset by the SAE's width)."""
+
+
+def run(config: Config, out: Path, machine: "Machine") -> None:
+    """Write the table `features` in shards, `fingerprint.json` and `metrics.json`."""
+    from tqdm import tqdm
+
+    from playpen import artifact
+    from playpen.fingerprints import COLUMNS, fingerprint_rows, open_fingerprinter
+    from playpen.models import check_tokens, model_files
+    from playpen.tables import count_rows, iter_table, write_json, write_table
+
+    check_tokens(config.data, config.model)
+    total = count_rows(config.data, config.split)
+    fingerprinter = open_fingerprinter(config.sae, config.model, config.tokens, config.k, machine)
+    made, rows, started = 0, 0, time.monotonic()
+    with tqdm(total=total, desc="fingerprint", unit="row", disable=None, mininterval=1) as progress:
+        for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
+            file = out / "features" / f"shard-{i:05d}.parquet"
+            if not file.exists():
+                write_table(file, fingerprint_rows(fingerprinter, table))
+                made += sum(len(ids) for ids in table["input_ids"])
+            rows += table.num_rows
+            progress.update(table.num_rows)
+    seconds = time.monotonic() - started
+    write_json(
+        out / "fingerprint.json",
+        {
+            "sae": artifact.read_manifest(config.sae)["fingerprint"],
+            "model_id": model_files(config.model).base_id,
+            "hook": fingerprinter.hook.name,
+            "tokens": config.tokens,
+            "k": config.k,
+            "d_sae": fingerprinter.sae.cfg.d_sae,
+            "num_features": fingerprinter.num_features,
+        },
+    )
+    write_json(
+        out / "metrics.json",
+        {"rows": rows, "tokens": made, "seconds": round(seconds, 2), "tokens_per_second": round(made / max(seconds, 1e-9))},
+    )
