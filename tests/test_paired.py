@@ -1,0 +1,87 @@
+"""Paired statistics against closed forms, exact tests by another hand, and coverage of planted effects."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from playpen.paired import holm, interval, paired_effect, sign_flip_p, standard_error
+
+
+def test_with_one_seed_the_interval_is_the_t_interval_over_items() -> None:
+    values = np.random.default_rng(0).normal(1, 2, (1, 30))
+    low, high = interval(values, resamples=20000)
+    closed = stats.t.interval(0.95, 29, values.mean(), stats.sem(values[0]))
+    assert (low, high) == pytest.approx(closed, rel=0.03)
+
+
+def test_with_one_item_the_error_is_that_of_the_mean_over_seeds() -> None:
+    values = np.array([[1.0], [2.0], [4.0]])
+    assert standard_error(values, resamples=20000) == pytest.approx(stats.sem(values[:, 0]), rel=0.02)
+
+
+def test_crossed_seeds_and_items_add_their_variances() -> None:
+    seeds, items = np.array([[-0.2], [0.1], [0.4]]), np.linspace(-1, 1, 50)[None]
+    expected = np.hypot(stats.sem(seeds[:, 0]), stats.sem(items[0]))
+    assert standard_error(seeds + items, resamples=20000) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(("of_seeds", "of_items", "of_cells"), [(0.3, 0.05, 0.05), (0.0, 1.0, 0.5), (0.1, 1.0, 0.5)])
+def test_the_interval_of_three_seeds_covers_a_planted_effect(of_seeds: float, of_items: float, of_cells: float) -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(200):
+        gap = rng.normal(0, of_seeds, (3, 1)) + rng.normal(0, of_items, (1, 40)) + rng.normal(0, of_cells, (3, 40))
+        hard = rng.normal(5, 3, (1, 40))
+        found = paired_effect(hard + gap - 0.25, np.repeat(hard, 3, axis=0), seed=trial, resamples=200)
+        hits += found.low <= -0.25 <= found.high
+    assert 0.89 <= hits / 200 <= 1.0
+
+
+def test_what_two_arms_share_does_not_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    hard, noise = rng.normal(0, 100, (1, 60)), rng.normal(0, 0.1, (3, 60))
+    found = paired_effect(hard + noise - 1, np.repeat(hard, 3, axis=0))
+    assert found.low < -1 < found.high
+    assert found.high - found.low < 0.3
+
+
+def test_swapping_the_arms_turns_the_sign_and_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    left, right = rng.normal(0, 1, (3, 20)), rng.normal(0.3, 1, (3, 20))
+    there, back = paired_effect(left, right), paired_effect(right, left)
+    assert (there.effect, there.low, there.high) == pytest.approx((-back.effect, -back.high, -back.low))
+    assert (there.p_items, there.p_seeds, there.lower) == (back.p_items, back.p_seeds, 3 - back.lower)
+
+
+@pytest.mark.parametrize(("gaps", "p"), [([1, 2, 3], 2 / 8), ([-1] * 10, 2 / 1024), ([3, 1, -1], 6 / 8), ([0, 0], 1.0)])
+def test_few_gaps_get_the_exact_p(gaps: list[float], p: float) -> None:
+    assert sign_flip_p(gaps) == p
+
+
+def test_the_exact_p_is_that_of_scipy() -> None:
+    gaps = np.random.default_rng(3).normal(0.4, 1, 9)
+    theirs = stats.permutation_test((gaps,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert sign_flip_p(gaps) == pytest.approx(theirs)
+
+
+def test_many_gaps_get_a_drawn_p_near_the_normal_one_and_never_zero() -> None:
+    gaps = np.random.default_rng(4).normal(0.12, 1, 300)
+    normal = 2 * stats.norm.sf(abs(gaps.sum()) / np.sqrt((gaps**2).sum()))
+    assert sign_flip_p(gaps) == pytest.approx(normal, abs=0.02)
+    assert sign_flip_p(np.ones(300)) == 1 / 10000
+
+
+def test_arms_without_any_difference_give_zero_and_one() -> None:
+    found = paired_effect(np.ones((2, 5)), np.ones((2, 5)))
+    assert (found.effect, found.low, found.high, found.p_items, found.p_seeds) == (0, 0, 0, 1, 1)
+
+
+def test_matrices_that_do_not_pair_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        paired_effect(np.ones((2, 5)), np.ones((3, 5)))
+    with pytest.raises(ValueError, match="not finite"):
+        paired_effect([[1.0, np.nan]], [[1.0, 1.0]])
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
+    assert holm({"b": 0.04, "a": 0.01, "c": 0.03}) == pytest.approx({"b": 0.06, "a": 0.03, "c": 0.06})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
