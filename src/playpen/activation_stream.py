@@ -4,21 +4,28 @@ The order depends on the seed and the rows alone, never on the size of the forwa
 loaded, so that a resumed training sees what an unbroken one would have seen.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from playpen.activations import Hook, Rows, activations_of
 from playpen.machine import Machine
 
+PIECE_BATCHES = 8
+"""Batches whose activations are made at once: the more, the more alike are the lengths of the rows in one forward pass."""
+
 
 class RowStream:
-    """Gives the activations of rows without end, each epoch in another order."""
+    """Gives the activations of rows without end, each epoch in another order; those of several hooks stand side by side."""
 
-    def __init__(self, model: Any, hook: Hook, rows: Rows, counted: Rows, machine: Machine, seed: int) -> None:
+    def __init__(self, model: Any, hook: Hook | Sequence[Hook], rows: Rows, counted: Rows, machine: Machine, seed: int) -> None:
         self.model, self.hook, self.rows, self.counted, self.machine, self.seed = model, hook, rows, counted, machine, seed
+        self.taken = np.zeros(len(rows), dtype=np.int64)
+        """How often each row has been taken."""
         self.sizes = np.array([int(mask.sum()) for mask in counted])
         self.tokens = int(self.sizes.sum())
         """Counted tokens in one epoch."""
@@ -38,6 +45,7 @@ class RowStream:
             self.epoch, self.position = (self.epoch, end) if end < len(order) else (self.epoch + 1, 0)
         parts = [] if self.rest is None else [self.rest]
         if chosen:
+            np.add.at(self.taken, chosen, 1)
             picked = [self.rows[i] for i in chosen], [self.counted[i] for i in chosen]
             parts.append(activations_of(self.model, self.hook, *picked, self.machine))
         found = torch.cat(parts)
@@ -46,11 +54,12 @@ class RowStream:
 
     def state(self) -> dict[str, Any]:
         """Return where the stream is."""
-        return {"epoch": self.epoch, "position": self.position, "rest": self.rest}
+        return {"epoch": self.epoch, "position": self.position, "rest": self.rest, "taken": torch.from_numpy(self.taken)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from where a stream was."""
         self.epoch, self.position, self.rest = state["epoch"], state["position"], state["rest"]
+        self.taken = state["taken"].cpu().numpy()
 
 
 class Mixer:
@@ -61,7 +70,7 @@ class Mixer:
     """
 
     def __init__(self, stream: RowStream, capacity: int, batch: int, seed: int) -> None:
-        self.stream, self.batch = stream, batch
+        self.stream, self.batch, self.piece = stream, batch, PIECE_BATCHES * batch
         self.whole = stream.tokens <= capacity
         self.size = stream.tokens if self.whole else max(capacity, 2 * batch)
         self.draw = torch.Generator().manual_seed(seed)
@@ -71,12 +80,13 @@ class Mixer:
 
     def fill(self) -> None:
         """Fill the buffer, a piece at a time so that there is never a second copy of it."""
-        first = self.stream.take(min(self.size, 4 * self.batch))
-        self.buffer = first.new_empty((self.size, first.shape[1]))
-        self.buffer[: len(first)] = first
-        for start in range(len(first), self.size, 4 * self.batch):
-            piece = self.buffer[start : start + 4 * self.batch]
-            piece.copy_(self.stream.take(len(piece)))
+        with tqdm(total=self.size, desc="filling the buffer", unit="token", disable=None, mininterval=1) as progress:
+            for start in range(0, self.size, self.piece):
+                found = self.stream.take(min(self.piece, self.size - start))
+                if start == 0:
+                    self.buffer = found.new_empty((self.size, found.shape[1]))
+                self.buffer[start : start + len(found)] = found
+                progress.update(len(found))
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -91,12 +101,16 @@ class Mixer:
         """Return one batch [batch, d]."""
         if self.at == len(self.order):
             if not self.whole:
-                for places in self.order.to(self.buffer.device).split(4 * self.batch):
+                for places in self.order.to(self.buffer.device).split(self.piece):
                     self.buffer[places] = self.stream.take(len(places))
             self._shuffle()
         places = self.order[self.at : self.at + self.batch].to(self.buffer.device)
         self.at += self.batch
         return self.buffer[places]
+
+    def sample(self, tokens: int) -> Tensor:
+        """Return up to `tokens` activations of the buffer, evenly spread over it, without drawing them."""
+        return self.buffer[:: -(-len(self.buffer) // tokens)]
 
     def state(self) -> dict[str, Any]:
         """Return everything the following batches depend on."""

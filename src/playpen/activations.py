@@ -2,14 +2,15 @@
 
 A hook names a module of a transformers model and one of its sides: `model.layers.12.output`,
 `model.layers.12.self_attn.o_proj.input`, or `transformer.h.2.mlp` alone, which means its output. GemmaScope's and SAELens'
-`hf_hook_name` are such names. Rows travel in batches of like length, and only the tokens that count come back.
+`hf_hook_name` are such names; TransformerLens' `blocks.12.hook_resid_post` is understood too. Rows travel in batches of like length, and only the tokens that count come back.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from playpen.config import PlaypenError
+from playpen.hook_names import module_name
 from playpen.machine import Machine
 
 Rows = Sequence[np.ndarray]
@@ -59,7 +61,7 @@ def find_hook(model: nn.Module, name: str) -> Hook:
     A share in place of a layer's number, as in model.layers.66%.output, is that depth of whatever model it is, rounded down.
     """
     modules = dict(model.named_modules())
-    name = _at_depth(modules, name)
+    name = _at_depth(modules, module_name(modules, name))
     path, _, side = name.rpartition(".")
     if side in ("input", "output") and path in modules:
         return Hook(name, modules[path], side)  # type: ignore[arg-type]
@@ -110,24 +112,37 @@ def edited(hook: Hook, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
         handle.remove()
 
 
-@torch.no_grad()
 def capture(model: Any, hook: Hook, input_ids: Tensor, attention: Tensor) -> Tensor:
     """Return the activations [b, t, d] at a hook, in the model's dtype; nothing after the hook is computed."""
-    found: list[Any] = []
+    return capture_each(model, [hook], input_ids, attention)[0]
 
-    def stop(activations: Any) -> Tensor:
-        found.append(activations)
-        raise _Reached
 
-    with edited(hook, stop), suppress(_Reached):
+@torch.no_grad()
+def capture_each(model: Any, hooks: Sequence[Hook], input_ids: Tensor, attention: Tensor) -> list[Tensor]:
+    """Return the activations [b, t, d] at each hook by one forward pass, which ends when the last of them is reached."""
+    found: dict[int, Any] = {}
+
+    def keep(place: int, activations: Any) -> Any:
+        found[place] = activations
+        if len(found) == len(hooks):
+            raise _Reached
+        return activations
+
+    with ExitStack() as stack, suppress(_Reached):
+        for place, hook in enumerate(hooks):
+            stack.enter_context(edited(hook, partial(keep, place)))
         model(input_ids=input_ids, attention_mask=attention, use_cache=False)
-    if not found:
+    return [_checked(hook, found.get(place)) for place, hook in enumerate(hooks)]
+
+
+def _checked(hook: Hook, activations: Any) -> Tensor:
+    if activations is None:
         raise PlaypenError(f"hook '{hook.name}' is never reached by a forward pass; name a module that the model runs")
-    if not isinstance(found[0], Tensor) or found[0].dim() != 3:
+    if not isinstance(activations, Tensor) or activations.dim() != 3:
         raise PlaypenError(
             f"hook '{hook.name}' gives no activations of shape [row, position, width]; name a layer or a part of one"
         )
-    return found[0]
+    return activations
 
 
 def not_bos(rows: Rows, bos: int | None) -> list[np.ndarray]:
@@ -151,31 +166,35 @@ def make_batches(rows: Rows, counted: Rows, budget: int) -> Iterator[Batch]:
         start += size
 
 
-def iter_activations(model: Any, hook: Hook, rows: Rows, counted: Rows, machine: Machine) -> Iterator[tuple[Batch, Tensor]]:
+def iter_activations(
+    model: Any, hook: Hook | Sequence[Hook], rows: Rows, counted: Rows, machine: Machine
+) -> Iterator[tuple[Batch, Tensor]]:
     """Yield each batch with the activations of its counted tokens, float32 [n, d] on the model's device, in row-major order.
 
-    Raises when an activation is infinite or NaN.
+    Those of several hooks stand side by side in their order. Raises when an activation is infinite or NaN.
     """
+    hooks = [hook] if isinstance(hook, Hook) else list(hook)
     for batch in make_batches(rows, counted, machine.forward_tokens):
         ids, attention, mask = (part.to(model.device) for part in (batch.input_ids, batch.attention, batch.counted))
-        values = capture(model, hook, ids, attention.long())[mask].float()
+        parts = [found[mask].float() for found in capture_each(model, hooks, ids, attention.long())]
+        values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         if not torch.isfinite(values.sum()):  # one pass; a sum is finite only when all its terms are
-            _refuse(model, hook, batch, values)
+            _refuse(model, hooks, batch, values)
         yield batch, values
 
 
-def _refuse(model: Any, hook: Hook, batch: Batch, values: Tensor) -> None:
+def _refuse(model: Any, hooks: Sequence[Hook], batch: Batch, values: Tensor) -> None:
     bad = (~torch.isfinite(values)).any(1).cpu()
     if bad.any():
         row = batch.rows[int(batch.row_of_token()[bad][0])]
         raise PlaypenError(
-            f"hook '{hook.name}': {int(bad.sum())} tokens of a batch have infinite or NaN activations, the first in row {row}, under "
+            f"hook '{', '.join(hook.name for hook in hooks)}': {int(bad.sum())} tokens of a batch have infinite or NaN activations, the first in row {row}, under "
             f"{str(model.dtype).removeprefix('torch.')}; use float32 or bfloat16 (--machine.dtype), which hold larger numbers than float16, "
             "or mend the weights"
         )
 
 
-def activations_of(model: Any, hook: Hook, rows: Rows, counted: Rows, machine: Machine) -> Tensor:
+def activations_of(model: Any, hook: Hook | Sequence[Hook], rows: Rows, counted: Rows, machine: Machine) -> Tensor:
     """Return the activations of the counted tokens of all rows, in their order: float32 [n, d]."""
     ends = np.cumsum([int(mask.sum()) for mask in counted])
     starts, out = ends - [int(mask.sum()) for mask in counted], torch.empty(0)

@@ -13,7 +13,10 @@ from playpen.models import load_base, model_files
 from playpen.saes import read_info
 from playpen.stages import train_sae
 from playpen.tables import read_metrics, read_table
+from playpen.token_rows import read_token_rows
 
+ARCHITECTURES = {"topk": "topk", "batchtopk": "jumprelu", "matryoshka": "jumprelu", "jumprelu": "jumprelu"}
+"""Each sort of SAE, and what SAELens calls it once it is saved."""
 BOS = tiny.SPECIAL.index("<bos>")
 HOOK = "model.layers.0.output"
 
@@ -41,14 +44,24 @@ def train(cfg, out, machine=None):
     return out
 
 
-def heldout_values(home, cfg):
-    base, (_, held) = load_base(home / "base", cpu()), train_sae.split_rows(cfg, BOS)
-    return activations_of(base, find_hook(base, HOOK), held, not_bos(held, BOS), cpu())
+def split(cfg):
+    return train_sae.split_rows(cfg, read_token_rows(cfg.data, cfg.splits), BOS)
 
 
-@pytest.fixture(scope="module", params=["topk", "batchtopk"])
+def heldout_values(home, cfg, hook=HOOK):
+    base, (_, held) = load_base(home / "base", cpu()), split(cfg)
+    return activations_of(base, find_hook(base, hook), held.ids, not_bos(held.ids, BOS), cpu())
+
+
+def stream_of(home, cfg, tokens=4096):
+    base, (rows, _) = load_base(home / "base", cpu()), split(cfg)
+    return RowStream(base, find_hook(base, HOOK), rows.ids, not_bos(rows.ids, BOS), cpu(forward_tokens=tokens), 0)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def trained(request, home, tmp_path_factory):
-    cfg = config(home, architecture=request.param, buffer_tokens=2048)
+    steps = 120 if request.param == "jumprelu" else 40  # its thresholds have a way to go
+    cfg = config(home, architecture=request.param, buffer_tokens=2048, tokens=steps * 512)
     return cfg, train(cfg, tmp_path_factory.mktemp(request.param) / "out")
 
 
@@ -79,31 +92,66 @@ def test_ce_scores_order_the_model_its_sae_and_the_ablations(trained):
 def test_the_history_tells_the_course_of_training(trained):
     cfg, out = trained
     history = read_table(out, "history")
-    assert list(history["step"]) == list(range(1, 41))
-    assert list(history["tokens"]) == [512 * step for step in range(1, 41)]
+    steps = cfg.tokens // 512
+    assert list(history["step"]) == list(range(1, steps + 1))
+    assert list(history["tokens"]) == [512 * step for step in range(1, steps + 1)]
     assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
     assert history["lr"].max() == pytest.approx(cfg.lr)
     assert history["lr"].iloc[-1] < 0.2 * cfg.lr
-    np.testing.assert_allclose(history["l0"], cfg.k, atol=0.01)
+    if cfg.architecture != "jumprelu":
+        np.testing.assert_allclose(history["l0"], cfg.k, atol=0.01)
+    evaluation = read_table(out, "evaluation")
+    assert list(evaluation["tokens"]) == [cfg.tokens * part // 5 for part in (1, 2, 3, 4, 5)]
+    last, metrics = evaluation.iloc[-1], read_metrics(out)
+    assert all(last[name] == metrics[name] for name in evaluation.columns if name != "tokens")
+    assert evaluation["explained_variance"].iloc[-1] > evaluation["explained_variance"].iloc[0]
 
 
 def test_sae_json_names_the_place_in_the_model(home, trained):
     info = read_info(trained[1])
     assert (info.hook, info.model_id, info.d_in, info.d_sae) == (HOOK, model_files(home / "base").base_id, 32, 128)
-    assert info.architecture == {"topk": "topk", "batchtopk": "jumprelu"}[trained[0].architecture]
+    assert info.architecture == ARCHITECTURES[trained[0].architecture]
 
 
 def test_training_encodes_like_the_saved_sae(home, tmp_path):
     """The scale and the decoder norms are folded without changing which features are on."""
     cfg = config(home, tokens=8 * 512)
-    base, (rows, _) = load_base(home / "base", cpu()), train_sae.split_rows(cfg, BOS)
-    mixer = Mixer(RowStream(base, find_hook(base, HOOK), rows, not_bos(rows, BOS), cpu(), 0), 10**6, 512, 0)
-    trainer, _ = train_sae.train(cfg, 32, mixer, tmp_path, cpu())
-    x, scale = heldout_values(home, cfg), trainer.activation_scaler.scaling_factor
-    before, rebuilt = trainer.sae.encode(x * scale).detach(), trainer.sae(x * scale).detach() / scale
-    sae = train_sae.finish(trainer, mixer)
+    base, mixer = load_base(home / "base", cpu()), Mixer(stream_of(home, cfg), 10**6, 512, 0)
+    learner = train_sae.make_learners(cfg, base, tmp_path, cpu())[0]
+    train_sae.start([learner], mixer)
+    for step in range(8):
+        train_sae.take_step(learner, next(mixer), step == 0)
+    x, scale = heldout_values(home, cfg), learner.trainer.activation_scaler.scaling_factor
+    trained = learner.trainer.sae.eval()
+    before, rebuilt = trained.encode(x * scale).detach(), trained(x * scale).detach() / scale
+    sae = train_sae.finished(learner, mixer)
     torch.testing.assert_close(sae.encode(x) > 0, before > 0)
     torch.testing.assert_close(sae(x), rebuilt, rtol=1e-4, atol=1e-4)
+
+
+def test_the_step_learns_what_saelens_own_step_learns(home, tmp_path):
+    """Same start, same batches, SAELens' trainer and dense classes: the same weights but for rounding."""
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    cfg = config(home, tokens=30 * 512, dead_tokens=1024)
+    mixer = Mixer(stream_of(home, cfg), 10**6, 512, 0)
+    learner = train_sae.make_learners(cfg, load_base(home / "base", cpu()), tmp_path, cpu())[0]
+    train_sae.start([learner], mixer)
+    ours = learner.trainer
+    dense = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=32, d_sae=cfg.d_sae, k=cfg.k))
+    dense.load_state_dict(ours.sae.state_dict())
+    theirs = SAETrainer(cfg=ours.cfg, sae=dense, data_provider=iter(()))
+    theirs.activation_scaler.scaling_factor = ours.activation_scaler.scaling_factor
+    for _ in range(30):
+        batch = next(mixer)
+        train_sae.take_step(learner, batch, False)
+        theirs.step(batch)
+        theirs.n_training_steps += 1
+    for (name, mine), other in zip(ours.sae.named_parameters(), dense.parameters(), strict=True):
+        difference = float((mine - other).norm() / other.norm())
+        assert difference < 0.02, name  # which features are dead is looked up every tenth step, and sums are rounded otherwise
+    assert torch.equal(ours.act_freq_scores > 0, theirs.act_freq_scores > 0)
 
 
 @pytest.mark.parametrize("buffer", [1500, 10**6])  # smaller than an epoch, and larger
@@ -127,7 +175,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(home, tmp_path, monkeyp
     assert (broken / "checkpoint.pt").exists()
     assert not (broken / "sae").exists()
     train(cfg, broken)
-    for name in ("sae/sae_weights.safetensors", "history.parquet"):
+    for name in ("sae/sae_weights.safetensors", "history.parquet", "evaluation.parquet", "density.parquet"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
     assert not (broken / "checkpoint.pt").exists()
 
@@ -147,7 +195,7 @@ def test_held_out_rows_keep_near_duplicates_on_one_side(home, tmp_path):
     table = tiny.data_table(chats, group=[f"g{i // 6}" for i in range(60)])
     tiny.tiny_data(tmp_path / "grouped", home / "base", {"train": table})
     cfg = config(home, data=str(tmp_path / "grouped"), splits=("train",), heldout_tokens=1000)
-    rows, held = ({tuple(row) for row in part} for part in train_sae.split_rows(cfg, BOS))
+    rows, held = ({tuple(row) for row in part.ids} for part in split(cfg))
     groups = dict(zip(map(tuple, table["input_ids"].to_pylist()), table["group"].to_pylist(), strict=True))
     assert len(held) >= 6
     assert len(rows) + len(held) == 60
@@ -156,10 +204,10 @@ def test_held_out_rows_keep_near_duplicates_on_one_side(home, tmp_path):
 
 def test_a_batch_mixes_many_rows_and_an_epoch_gives_each_token_once(home):
     cfg = config(home)
-    base, (rows, _) = load_base(home / "base", cpu()), train_sae.split_rows(cfg, BOS)
-    make = lambda tokens: RowStream(base, find_hook(base, HOOK), rows, not_bos(rows, BOS), cpu(forward_tokens=tokens), 0)  # noqa: E731
+    make = lambda tokens: stream_of(home, cfg, tokens)  # noqa: E731
+    base, (rows, _) = load_base(home / "base", cpu()), split(cfg)
     epoch = make(4096).take(make(1).tokens)
-    every = activations_of(base, find_hook(base, HOOK), rows, not_bos(rows, BOS), cpu())
+    every = activations_of(base, find_hook(base, HOOK), rows.ids, not_bos(rows.ids, BOS), cpu())
     torch.testing.assert_close(epoch.sum(1).sort().values, every.sum(1).sort().values, rtol=1e-4, atol=1e-4)
     mixer = Mixer(make(4096), 1024, 64, 0)
     mixer.fill()
@@ -174,11 +222,90 @@ def test_a_batch_mixes_many_rows_and_an_epoch_gives_each_token_once(home):
     assert 400 < int((mixer.buffer == first).all(1).sum()) < 600
 
 
+def test_variants_are_what_they_would_be_alone(home, tmp_path):
+    """On the same forward passes; the only difference is the order in which sums are rounded."""
+    second = "model.layers.1.output"
+    variants = (
+        {"name": "wide", "d_sae": 160, "k": 4},
+        {"name": "deep", "hook": second},
+        {"name": "nested", "architecture": "matryoshka"},
+    )
+    both = train(config(home, variants=variants), tmp_path / "both")
+    for name, changes in (("wide", {"d_sae": 160, "k": 4}), ("deep", {"hook": second})):
+        alone, beside = train(config(home, **changes), tmp_path / name), both / "variants" / name
+        one, other = read_table(alone, "history"), read_table(beside, "history")
+        np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-3)
+        assert read_info(beside).hook == read_info(alone).hook
+        assert read_metrics(beside)["explained_variance"] == pytest.approx(read_metrics(alone)["explained_variance"], abs=2e-3)
+    assert read_info(both / "variants" / "nested").architecture == "jumprelu"
+    assert read_metrics(both)["explained_variance"] == pytest.approx(
+        read_metrics(train(config(home), tmp_path / "first"))["explained_variance"], abs=2e-3
+    )
+
+
+def test_held_out_rows_are_the_same_for_any_seed(home):
+    held = [{row.tobytes() for row in split(config(home, seed=seed))[1].ids} for seed in (0, 1)]
+    assert held[0] == held[1]
+
+
+def test_a_batch_comes_from_about_as_many_rows_as_an_independent_draw_from_the_buffer(home):
+    """At least 90 % (issue 3): the rows of 512 tokens drawn after the buffer has been renewed several times over."""
+    stream = stream_of(home, config(home))
+    mark = np.repeat(np.arange(len(stream.rows)), stream.sizes)
+    stream.take = lambda n, at=[0]: (
+        at.__setitem__(0, at[0] + n),
+        torch.from_numpy(np.resize(np.roll(mark, -at[0] + n), n)[:, None]).float(),
+    )[1]  # noqa: B006
+    mixer = Mixer(stream, 2048, 256, 0)
+    mixer.fill()
+    ours, independent, draw = [], [], np.random.default_rng(0)
+    for _ in range(200):
+        ours.append(len(np.unique(next(mixer).numpy())))
+        independent.append(len(np.unique(draw.choice(mixer.buffer.numpy().ravel(), 256, replace=False))))
+    assert np.mean(ours) >= 0.9 * np.mean(independent)
+
+
+def test_probing_finds_the_source_that_words_give_away(home, tmp_path):
+    chats = [
+        tiny.make_chat(i) if i % 2 else [{"role": "user", "content": f"{i} 17 23"}, {"role": "assistant", "content": "9 9 9 7 7"}]
+        for i in range(200)
+    ]
+    table = tiny.data_table(chats, source=["words" if i % 2 else "digits" for i in range(200)])
+    tiny.tiny_data(tmp_path / "two", home / "base", {"train": table})
+    out = train(config(home, data=str(tmp_path / "two"), splits=("train",), heldout_tokens=3000), tmp_path / "out")
+    metrics = read_metrics(out)
+    assert metrics["probing"]["source"]["digits"]["auroc_1"] > 0.95
+    assert metrics["probe_auroc_5"] > 0.95
+    assert metrics["sources"].keys() == {"words", "digits"}
+    assert sum(metrics["sources"].values()) == metrics["epoch_tokens"]  # the buffer holds them all, and the model ran once
+
+
+def test_a_card_lies_beside_the_weights(trained):
+    from huggingface_hub import ModelCard
+
+    card, metrics = ModelCard.load(trained[1] / "sae" / "README.md"), read_metrics(trained[1])
+    assert card.data.library_name == "saelens"
+    assert HOOK in card.text
+    assert f"| explained variance | {metrics['explained_variance']:.4f} |" in card.text
+
+
+def test_the_density_of_each_feature_is_its_share_of_held_out_tokens(home, trained):
+    from sae_lens import SAE
+
+    cfg, out = trained
+    found = read_table(out, "density")
+    wanted = (SAE.load_from_disk(out / "sae").encode(heldout_values(home, cfg)) > 0).float().mean(0)
+    np.testing.assert_allclose(found["density"], wanted.detach().numpy(), atol=1e-6)
+    assert read_metrics(out)["dense_fraction"] == pytest.approx(float((wanted > 0.1).float().mean()))
+
+
 def test_wrong_sizes_and_hooks_are_one_line(home, tmp_path):
     cases = {
         "heldout_tokens": ({"heldout_tokens": 10**6}, "too few are left"),
         "tokens": ({"tokens": 100}, "less than one batch"),
         "k": ({"k": 500}, "k=500 features cannot be active of d_sae=128"),
+        "d_in": ({"d_in": 64}, r"reads activations of width 64, but those at 'model\.layers\.0\.output' are 32 wide"),
+        "widths": ({"architecture": "matryoshka", "matryoshka_widths": (64, 128)}, "stay below d_sae=128, found 64, 128"),
         "hook": ({"hook": "model.layers.9.output"}, r"names no module.*nearest: model\.layers"),
         "split": ({"splits": ("nothing",)}, "no table 'nothing'"),
     }

@@ -1,30 +1,54 @@
-"""Train a sparse autoencoder on a base model's activations: which features are its representations made of?
+"""Train sparse autoencoders on a base model's activations: which features are its representations made of?
 
-The model runs up to the hook over the rows of a data artifact; a SAE of SAELens learns to rebuild each token's activation
-from k of `d_sae` features. The result is SAELens' own format: `SAE.load_from_disk(".../sae")` takes raw activations.
+The model runs up to the hook over a mixed corpus or the rows of a data artifact; a SAE of SAELens learns to rebuild each
+token's activation from k of `d_sae` features. The result is SAELens' own format: `SAE.load_from_disk(".../sae")` takes raw
+activations. Variants (other hooks, widths, k, architectures) learn from the same forward passes.
 
     playpen train-sae --model runs/demo/base --data runs/demo/data --hook model.layers.2.output --d-sae 1024 --k 16
 
-TopK: Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2 (loss of dead features). BatchTopK: Bussmann et al. 2024, arXiv
-2412.06410, section 3; it is saved as the JumpReLU of its mean threshold. Loss: squared error, summed over the width, of
-activations whose median norm is scaled to the root of the width; the scale is folded into the saved weights.
+Methods and papers: `sae_training.py`; measures of quality: `sae_quality.py` and `sparse_probing.py`. Activations are scaled so
+that their median norm is the root of the width; the scale is folded into the saved weights.
 """
 
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from tyro.conf import Suppress
 
 from playpen.config import Input, PlaypenError, config
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from playpen.activation_stream import Mixer
+    from playpen.activations import Hook
+    from playpen.heldout import Heldout
     from playpen.machine import Machine
+    from playpen.sae_training import SaePlan, Trainer
+    from playpen.token_rows import TokenRows
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
+Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
+
+
+@config
+class Variant:
+    """Another SAE that learns from the same forward passes; what is left out is as in the first."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its name: it lies in `variants/<name>`, and `load-sae` takes it from there."""
+    hook: str | None = None
+    """Where in the model."""
+    architecture: Architecture | None = None
+    """Sort of SAE."""
+    d_sae: PositiveInt | None = None
+    """Features."""
+    k: PositiveInt | None = None
+    """Active features a token."""
+    lr: PositiveFloat | None = None
+    """Peak learning rate."""
 
 
 @config
@@ -34,17 +58,19 @@ class Config:
     model: Input
     """The base model; an adapter in it is left out."""
     data: Input
-    """The data whose rows give the tokens, of build-data with this model's tokenizer."""
+    """The tokens to train on: of mix-corpus, or of build-data; made with this model's tokenizer."""
     hook: str
-    """Where in the model, as model.layers.12.output or model.layers.12.mlp.output; the SAE's input width follows from it."""
+    """Where in the model: a module and a side, as model.layers.12.output, or TransformerLens' blocks.12.hook_resid_post."""
     splits: tuple[str, ...] = ("train", "pool")
-    """Splits of the data to train on."""
-    architecture: Literal["topk", "batchtopk"] = "topk"
-    """topk: k features on every token; batchtopk: k on average over a batch, so that rich tokens may have more."""
+    """Splits to train on, of an artifact of build-data."""
+    architecture: Architecture = "topk"
+    """topk: k features on every token; batchtopk: k on average over a batch; matryoshka: that, in nested widths; jumprelu: a learnt threshold a feature."""
+    d_in: PositiveInt | None = None
+    """Width of the activations; left out, what the hook gives. Another one than that is an error."""
     d_sae: PositiveInt = 6144
     """Features of the SAE; more are finer, rarer and dearer. 8 to 32 times the width at the hook is usual."""
     k: PositiveInt = 64
-    """Active features a token; more rebuild better and mean less each."""
+    """Active features a token (jumprelu: the number it is drawn to); more rebuild better and mean less each."""
     tokens: PositiveInt = 10_000_000
     """Training tokens, in whole batches; rows come again, reshuffled, when they have fewer."""
     batch_tokens: PositiveInt = 4096
@@ -53,222 +79,305 @@ class Config:
     """Peak learning rate of Adam: 5 % linear warm-up, linear decay to 0 over the last 20 %. Raise it for short runs."""
     buffer_tokens: PositiveInt = 500_000
     """Tokens of the mixing buffer in memory, 4 bytes times the width each; a batch is drawn from all of it."""
-    aux_coefficient: float = 1.0
-    """Weight of the loss by which dead features learn to rebuild what is left over; 0 lets them die."""
+    aux_coefficient: NonNegativeFloat = 1.0
+    """Weight of the loss by which dead features learn to rebuild what is left over (not jumprelu); 0 lets them die."""
     dead_tokens: PositiveInt | None = None
     """A feature is dead after this many tokens without firing; left out, a tenth of `tokens`, at most 4 million."""
+    l0_coefficient: PositiveFloat = 1.0
+    """Of jumprelu: weight of the penalty on the distance of L0 from k."""
+    matryoshka_widths: tuple[PositiveInt, ...] = ()
+    """Of matryoshka: the nested widths below d_sae, rising; left out, a sixteenth, an eighth, a quarter and half of it."""
+    variants: Suppress[tuple[Variant, ...]] = ()
+    """Further SAEs on the same forward passes; to be written in a preset."""
     heldout_tokens: PositiveInt = 100_000
-    """Tokens of rows (whole groups of near-duplicates) kept out of training to measure quality on."""
+    """Tokens of rows (whole groups of near-duplicates or copies) kept out of training to measure quality on; the same rows for any seed."""
     ce_tokens: PositiveInt = 8192
-    """Held-out tokens for the CE-loss score; they need whole forward passes, four times."""
+    """Held-out tokens for the CE-loss score and KL; they need whole forward passes, four times."""
+    evaluations: NonNegativeInt = 4
+    """How often quality is measured during training, beside the end."""
     seed: NonNegativeInt = 0
-    """Seed of the start weights, the held-out rows and all orders."""
+    """Seed of the start weights and all orders."""
+
+    @field_validator("variants")
+    @classmethod
+    def _different(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        names = [variant.name for variant in variants]
+        if len(set(names)) < len(names):
+            raise ValueError("two variants have the same name")
+        return variants
+
+
+@dataclass
+class Learner:
+    """One SAE under way."""
+
+    config: Config
+    hook: "Hook"
+    columns: slice
+    """Its part of the activations, which stand side by side when there are several hooks."""
+    trainer: "Trainer"
+    folder: Path
+    history: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return self.trainer.n_training_steps
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
-    """Write `sae/`, `sae.json`, `history.parquet` and `metrics.json`."""
+    """Write `sae/`, `sae.json`, the tables `history`, `evaluation` and `density`, and `metrics.json`; variants likewise."""
     from playpen.activation_stream import Mixer, RowStream
-    from playpen.activations import find_hook, hook_width, not_bos
-    from playpen.models import check_tokens, load_base, load_tokenizer, model_files
-    from playpen.saes import open_sae, write_sae
-    from playpen.tables import write_json, write_table
+    from playpen.activations import not_bos
+    from playpen.heldout import Heldout
+    from playpen.models import check_tokens, load_base, load_tokenizer
+    from playpen.token_rows import read_token_rows
 
     check_tokens(config.data, config.model)
     bos, base = load_tokenizer(config.model).bos_token_id, load_base(config.model, machine)
-    hook = find_hook(base, config.hook)
-    rows, heldout = split_rows(config, bos)
-    stream = RowStream(base, hook, rows, not_bos(rows, bos), machine, config.seed)
+    rows, held = split_rows(config, read_token_rows(config.data, config.splits), bos)
+    learners = make_learners(config, base, out, machine)
+    hooks = list({learner.hook.name: learner.hook for learner in learners}.values())
+    stream = RowStream(base, hooks, rows.ids, not_bos(rows.ids, bos), machine, config.seed)
     mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed)
+    heldout = Heldout(base, hooks, held, bos, config.ce_tokens, machine)
     started = time.monotonic()
-    trainer, history = train(config, hook_width(base, hook), mixer, out, machine)
-    seconds = time.monotonic() - started
-    scale = trainer.activation_scaler.scaling_factor
-    trainer.sae.cfg.metadata.hf_hook_name = trainer.sae.cfg.metadata.hook_name = hook.name
-    write_sae(out, finish(trainer, mixer), hook.name, model_files(config.model).base_id, scale)
-    trained = trainer.n_training_samples
-    epochs = {
-        "tokens": trained,
+    train(config, learners, mixer, heldout, out, machine)
+    trained = {
+        "tokens": learners[0].trainer.n_training_samples,
         "epoch_tokens": stream.tokens,
-        "epochs": trained / stream.tokens,
-        "train_seconds": round(seconds, 2),
+        "epochs": learners[0].trainer.n_training_samples / stream.tokens,
+        "sources": count_sources(rows, stream),
+        "train_seconds": round(time.monotonic() - started, 2),
     }
-    quality = measure(base, hook, open_sae(out, machine), heldout, bos, config, machine)
-    write_table(out / "history.parquet", history)
-    write_json(out / "metrics.json", {**epochs, **quality, "scale": scale})
+    for learner in learners:
+        write(learner, mixer, heldout, trained, machine)
     (out / "checkpoint.pt").unlink(missing_ok=True)
 
 
-def split_rows(config: Config, bos: int | None) -> "tuple[list[np.ndarray], list[np.ndarray]]":
-    """Return (rows to train on, held-out rows) as token ids; a group of near-duplicates is wholly on one side."""
+def split_rows(config: Config, rows: "TokenRows", bos: int | None) -> "tuple[TokenRows, TokenRows]":
+    """Return (rows to train on, held-out rows); a group is wholly on one side.
+
+    Groups are held out in the order of a hash of their names: the same ones for any seed, and mostly the same when data are added.
+    """
+    import hashlib
+
     import numpy as np
-    import pandas as pd
 
-    from playpen.tables import read_table
-
-    table = pd.concat([read_table(config.data, split, ["row_id", "input_ids", "group"]) for split in config.splits])
-    rows = table["input_ids"].tolist()
-    group = np.unique(np.where(table["group"] == "", table["row_id"], table["group"]).astype(str), return_inverse=True)[1]
-    order = np.random.default_rng(config.seed).permutation(group.max(initial=-1) + 1)
-    tokens = np.cumsum(np.bincount(group, weights=[int((row != bos).sum()) for row in rows])[order])
+    names, group = np.unique(rows.group.astype(str), return_inverse=True)
+    order = np.argsort([hashlib.sha256(f"held out {name}".encode()).digest() for name in names], kind="stable")
+    tokens = np.cumsum(np.bincount(group, weights=[int((row != bos).sum()) for row in rows.ids], minlength=len(names))[order])
     held = order[: int(np.searchsorted(tokens, config.heldout_tokens)) + 1]
-    train_tokens = int(tokens[-1] - tokens[len(held) - 1]) if len(held) < len(tokens) else 0
-    if train_tokens < config.batch_tokens:
+    left = int(tokens[-1] - tokens[len(held) - 1]) if len(held) < len(tokens) else 0
+    if left < config.batch_tokens:
         raise PlaypenError(
-            f"splits {', '.join(config.splits)} of {config.data} hold {int(tokens[-1])} tokens; after heldout_tokens={config.heldout_tokens} too few "
+            f"{config.data} holds {int(tokens[-1]) if len(tokens) else 0} tokens to train on; after heldout_tokens={config.heldout_tokens} too few "
             f"are left for one batch of batch_tokens={config.batch_tokens}; lower both or give more data"
         )
     out = np.isin(group, held)
-    return [row for row, o in zip(rows, out, strict=True) if not o], [row for row, o in zip(rows, out, strict=True) if o]
+    return rows.take(~out), rows.take(out)
 
 
-def make_trainer(config: Config, d_in: int, mixer: Any, device: Any) -> Any:
-    """Return SAELens' trainer of a fresh SAE, to be stepped by hand; it has no logger, so it computes no metrics by itself."""
-    import torch
-    from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-    from sae_lens.config import SAETrainerConfig
-    from sae_lens.training.sae_trainer import SAETrainer
+def make_learners(config: Config, base: Any, out: Path, machine: "Machine") -> list[Learner]:
+    """Return the SAEs to train, the first one first, each with its part of the activations."""
+    from playpen.activations import find_hook, hook_width
+    from playpen.sae_training import make_trainer
+    from playpen.saes import check_width
+
+    found, places = [], {}
+    for variant in (None, *config.variants):
+        one = config if variant is None else variant_config(config, variant)
+        hook, end = find_hook(base, one.hook), max((place.stop for place in places.values()), default=0)
+        if hook.name not in places:
+            places[hook.name] = slice(end, end + hook_width(base, hook))
+        width = places[hook.name].stop - places[hook.name].start
+        if one.d_in is not None:
+            check_width("the config (d_in)", one.d_in, hook.name, width)
+        folder = out if variant is None else out / "variants" / variant.name
+        trainer = make_trainer(plan_sae(one, width), machine.torch_device())
+        found.append(Learner(one, hook, places[hook.name], trainer, folder))
+    return found
+
+
+def variant_config(config: Config, variant: Variant) -> Config:
+    """Return the config of a variant; a width that was stated is that of the first hook."""
+    changes = {name: getattr(variant, name) for name in ("hook", "architecture", "d_sae", "k", "lr")}
+    d_in = config.d_in if variant.hook is None else None
+    return replace(config, variants=(), d_in=d_in, **{name: value for name, value in changes.items() if value is not None})
+
+
+def plan_sae(config: Config, d_in: int) -> "SaePlan":
+    """Return what one SAE is to be. Raises when its sizes contradict each other."""
+    from playpen.sae_training import SaePlan
 
     steps = config.tokens // config.batch_tokens
     if steps < 1:
         raise PlaypenError(f"tokens={config.tokens} is less than one batch of batch_tokens={config.batch_tokens}")
     if config.k > config.d_sae:
         raise PlaypenError(f"k={config.k} features cannot be active of d_sae={config.d_sae}; lower k")
-    kinds = {"topk": (TopKTrainingSAE, TopKTrainingSAEConfig), "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig)}
-    sae_class, config_class = kinds[config.architecture]
-    shape = {"d_in": d_in, "d_sae": config.d_sae, "k": config.k, "aux_loss_coefficient": config.aux_coefficient}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        sae = sae_class(config_class(**shape)).to(str(device))
-    window = config.dead_tokens or min(4_000_000, config.tokens // 10)
-    plan = SAETrainerConfig(
-        total_training_samples=steps * config.batch_tokens,
-        train_batch_size_samples=config.batch_tokens,
+    widths = config.matryoshka_widths or tuple(max(1, config.d_sae // part) for part in (16, 8, 4, 2))
+    if list(widths) != sorted(set(widths)) or widths[-1] >= config.d_sae:
+        raise PlaypenError(
+            f"matryoshka_widths must rise and stay below d_sae={config.d_sae}, found {', '.join(map(str, widths))}"
+        )
+    return SaePlan(
+        architecture=config.architecture,
+        d_in=d_in,
+        d_sae=config.d_sae,
+        k=config.k,
         lr=config.lr,
-        lr_end=config.lr,  # the trainer asserts that it is set; the decay goes to 0 whatever it is
-        lr_warm_up_steps=max(1, round(0.05 * steps)),
-        lr_decay_steps=round(0.2 * steps),
-        device=str(device),
-        dead_feature_window=max(1, round(window / config.batch_tokens)),
+        steps=steps,
+        batch_tokens=config.batch_tokens,
+        aux_coefficient=config.aux_coefficient,
+        dead_tokens=config.dead_tokens or min(4_000_000, config.tokens // 10),
+        l0_coefficient=config.l0_coefficient,
+        widths=(*widths, config.d_sae),
+        seed=config.seed,
     )
-    return SAETrainer(cfg=plan, sae=sae, data_provider=mixer)
 
 
-def train(config: Config, d_in: int, mixer: Any, out: Path, machine: "Machine") -> tuple[Any, Any]:
-    """Train to the end, from the checkpoint if there is one. Returns (trainer, history)."""
-    import pandas as pd
+def train(config: Config, learners: list[Learner], mixer: "Mixer", heldout: "Heldout", out: Path, machine: "Machine") -> None:
+    """Train to the end, from the checkpoint if there is one."""
     from tqdm import tqdm
 
-    trainer = make_trainer(config, d_in, mixer, machine.torch_device())
-    history: list[dict[str, float]] = load_checkpoint(out, trainer, mixer) or start(trainer, mixer)
-    steps, saved = trainer.cfg.total_training_steps, time.monotonic()
-    bar = tqdm(total=steps, initial=trainer.n_training_steps, desc="train-sae", unit="step", disable=None, mininterval=1)
-    while trainer.n_training_steps < steps:
-        output = trainer.step(next(mixer))
-        if trainer.n_training_steps % max(1, steps // 200) == 0 or trainer.n_training_steps == steps - 1:
-            history.append(record(trainer, output))
-        trainer.n_training_steps += 1
-        bar.update()
-        if time.monotonic() - saved >= machine.checkpoint_seconds and trainer.n_training_steps < steps:
-            save_checkpoint(out, trainer, mixer, history)
-            saved = time.monotonic()
-    bar.close()
-    return trainer, pd.DataFrame(history)
+    from playpen.trackers import open_tracker
+
+    lead, steps, every = learners[0], config.tokens // config.batch_tokens, max(1, config.tokens // config.batch_tokens // 200)
+    marks = {round(steps * (i + 1) / (config.evaluations + 1)) for i in range(config.evaluations)} - {0, steps}
+    with open_tracker(machine, out.name.removesuffix(".part"), config, out) as tracker:
+        if not load_checkpoint(out, learners, mixer, machine):
+            start(learners, mixer)
+        copy_history(lead, tracker, 0)
+        saved = time.monotonic()
+        bar = tqdm(total=steps, initial=lead.steps, desc="train-sae", unit="step", disable=None, mininterval=1)
+        while (step := lead.steps + 1) <= steps:
+            batch = next(mixer)
+            for learner in learners:
+                take_step(learner, batch, (step - 1) % every == 0 or step == steps)
+                if step in marks:
+                    learner.evaluations.append(evaluate(learner, mixer, heldout))
+            copy_history(lead, tracker, step)
+            bar.set_postfix(explained=f"{lead.history[-1]['explained_variance']:.3f}", refresh=False)
+            bar.update()
+            if time.monotonic() - saved >= machine.checkpoint_seconds and step < steps:
+                save_checkpoint(out, learners, mixer)
+                saved = time.monotonic()
+        bar.close()
 
 
-def start(trainer: Any, mixer: Any) -> list[dict[str, float]]:
-    """Fill the buffer; set the scale (median norm to the root of the width) and the decoder's bias (the mean) by it."""
+def copy_history(learner: Learner, tracker: Any, since: int) -> None:
+    """Copy what was noted from step `since` on to the tracker."""
+    batch = learner.config.batch_tokens
+    rows = [(int(row["step"]), row, "") for row in learner.history] + [
+        (int(row["tokens"]) // batch, row, "evaluation") for row in learner.evaluations
+    ]
+    for step, row, group in sorted((row for row in rows if row[0] >= since), key=lambda row: (row[0], row[2])):
+        tracker.log(step, row, group)
+
+
+def take_step(learner: Learner, batch: Any, noted: bool) -> None:
+    """Let one SAE learn from its part of a batch, and note how that went."""
+    from playpen.sae_training import record
+
+    output = learner.trainer.step(batch[:, learner.columns])
+    if noted:
+        learner.history.append(record(learner.trainer, output))
+    learner.trainer.n_training_steps += 1
+
+
+def start(learners: list[Learner], mixer: "Mixer") -> None:
+    """Fill the buffer and let every SAE start from what it holds."""
+    from playpen import sae_training
+
     mixer.fill()
-    sample = mixer.buffer[:: max(1, len(mixer.buffer) // 100_000)]
-    norm = float(sample.norm(dim=1).median())
-    if norm == 0:
-        raise PlaypenError("most activations at the hook are zero; name another hook")
-    trainer.activation_scaler.scaling_factor = sample.shape[1] ** 0.5 / norm
-    trainer.sae.b_dec.data.copy_(trainer.activation_scaler(sample).mean(0))
-    return []
+    sample = mixer.sample(100_000)
+    for learner in learners:
+        sae_training.start(learner.trainer, sample[:, learner.columns])
 
 
-def record(trainer: Any, output: Any) -> dict[str, float]:
-    """Return one row of the history: loss on scaled activations; explained variance about the batch's mean, on the batch."""
-    from math import isfinite
+def finished(learner: Learner, mixer: "Mixer") -> Any:
+    """Return a SAE as it would be saved now."""
+    from playpen import sae_training
 
-    log = trainer.build_train_step_log_dict(output, trainer.n_training_samples)
-    if not isfinite(log["losses/overall_loss"]):
-        raise PlaypenError(f"the loss is not finite after {trainer.n_training_samples} tokens; lower lr")
-    return {
-        "step": trainer.n_training_steps + 1,
-        "tokens": trainer.n_training_samples,
-        "loss": log["losses/overall_loss"],
-        "l0": log["metrics/l0"],
-        "explained_variance": log["metrics/explained_variance"],
-        "aux_loss": log["losses/auxiliary_reconstruction_loss"],
-        "dead_fraction": log["sparsity/dead_features"] / trainer.sae.cfg.d_sae,
-        "lr": log["details/current_learning_rate"],
-    }
+    return sae_training.finished(learner.trainer, mixer.sample(8 * learner.config.batch_tokens)[:, learner.columns])
 
 
-TRAINER_STATE = (
-    "n_training_steps",
-    "n_training_samples",
-    "act_freq_scores",
-    "n_forward_passes_since_fired",
-    "n_frac_active_samples",
-)
+def evaluate(learner: Learner, mixer: "Mixer", heldout: "Heldout") -> dict[str, float]:
+    """Return the quality of a SAE as it is now, on the held-out rows: one row of the table `evaluation`."""
+    found, _ = heldout.measure(finished(learner, mixer), learner.hook)
+    kept = ("explained_variance", "l0", "dead_fraction", "ce_score_zero", "ce_score_mean")
+    return {"tokens": learner.trainer.n_training_samples, **{name: found[name] for name in kept}}
 
 
-def save_checkpoint(out: Path, trainer: Any, mixer: Any, history: list[dict[str, float]]) -> None:
+def write(learner: Learner, mixer: "Mixer", heldout: "Heldout", trained: dict[str, Any], machine: "Machine") -> None:
+    """Write a SAE that has been trained, its card, its histories and its numbers."""
+    import pandas as pd
+
+    from playpen.models import model_files
+    from playpen.sae_card import write_card
+    from playpen.sae_training import scale_of
+    from playpen.saes import open_sae, write_sae
+    from playpen.tables import write_json, write_table
+
+    folder, trainer = learner.folder, learner.trainer
+    folder.mkdir(parents=True, exist_ok=True)
+    sae, base = finished(learner, mixer), model_files(learner.config.model).base_id
+    sae.cfg.metadata.hf_hook_name = sae.cfg.metadata.hook_name = learner.hook.name
+    scale = scale_of(trainer)
+    info = write_sae(folder, sae, learner.hook.name, base, scale)
+    saved = open_sae(folder, machine)
+    found, density = heldout.measure(saved, learner.hook)
+    metrics = {**trained, **found, **heldout.probe(saved, learner.hook), "scale": scale}
+    last = (
+        {"tokens": trained["tokens"], **{name: found[name] for name in learner.evaluations[-1] if name != "tokens"}}
+        if learner.evaluations
+        else {"tokens": trained["tokens"], **found}
+    )
+    write_table(folder / "history.parquet", pd.DataFrame(learner.history))
+    write_table(folder / "evaluation.parquet", pd.DataFrame([*learner.evaluations, last]))
+    write_table(
+        folder / "density.parquet",
+        pd.DataFrame({"feature": range(len(density)), "density": density.numpy()}).astype({"feature": "int32"}),
+    )
+    write_card(folder / "sae", info, base, metrics)
+    write_json(folder / "metrics.json", metrics)
+
+
+def count_sources(rows: "TokenRows", stream: Any) -> dict[str, int]:
+    """Return how many tokens of each source went into the buffer."""
+    import numpy as np
+
+    tokens = stream.taken * stream.sizes
+    return {str(name): int(tokens[rows.source == name].sum()) for name in np.unique(rows.source.astype(str))}
+
+
+def save_checkpoint(out: Path, learners: list[Learner], mixer: "Mixer") -> None:
     """Write everything that the rest of the training depends on, whole or not at all."""
     import torch
 
-    parts = {name: getattr(trainer, name).state_dict() for name in ("sae", "optimizer", "lr_scheduler")}
-    counts = {name: getattr(trainer, name) for name in TRAINER_STATE}
-    scale = trainer.activation_scaler.scaling_factor
+    from playpen import sae_training
+
+    saved = [
+        {"trainer": sae_training.state(one.trainer), "history": one.history, "evaluations": one.evaluations} for one in learners
+    ]
     part = out / ".checkpoint.pt"
-    torch.save({"parts": parts, "counts": counts, "scale": scale, "mixer": mixer.state(), "history": history}, part)
+    torch.save({"learners": saved, "mixer": mixer.state()}, part)
     part.replace(out / "checkpoint.pt")
 
 
-def load_checkpoint(out: Path, trainer: Any, mixer: Any) -> list[dict[str, float]] | None:
-    """Put trainer and mixer where a killed training was and return its history; None when there is no checkpoint."""
+def load_checkpoint(out: Path, learners: list[Learner], mixer: "Mixer", machine: "Machine") -> bool:
+    """Put everything where a killed training was; False when there is no checkpoint."""
     import torch
+
+    from playpen import sae_training
 
     (out / ".checkpoint.pt").unlink(missing_ok=True)
     if not (out / "checkpoint.pt").exists():
-        return None
-    found = torch.load(out / "checkpoint.pt", map_location=trainer.cfg.device, weights_only=True)
-    for name, state in found["parts"].items():
-        getattr(trainer, name).load_state_dict(state)
-    for name, value in found["counts"].items():
-        setattr(trainer, name, value)
-    trainer.activation_scaler.scaling_factor = found["scale"]
+        return False
+    found = torch.load(out / "checkpoint.pt", map_location=machine.torch_device(), weights_only=True)
+    for learner, saved in zip(learners, found["learners"], strict=True):
+        sae_training.load(learner.trainer, saved["trainer"])
+        learner.history, learner.evaluations = saved["history"], saved["evaluations"]
     mixer.load(found["mixer"])
-    return found["history"]
-
-
-def finish(trainer: Any, mixer: Any) -> Any:
-    """Return the SAE ready to save: takes raw activations, has decoder rows of norm 1, and for BatchTopK a calibrated threshold."""
-    import torch
-
-    sae, scaler = trainer.sae.eval(), trainer.activation_scaler
-    if sae.cfg.architecture() == "batchtopk":
-        # The running mean of the threshold starts from 0 and lags behind; the mean over fresh batches has neither fault.
-        with torch.no_grad():
-            acts = (sae.encode(scaler(next(mixer))) for _ in range(8))
-            sae.topk_threshold.fill_(sum(float(a[a > 0].min()) for a in acts) / 8)
-    sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
-    sae.fold_W_dec_norm()
-    sae.cfg.rescale_acts_by_decoder_norm = False  # the norms are 1 now, so inference need not divide by them
-    return sae
-
-
-def measure(base: Any, hook: Any, sae: Any, rows: Any, bos: int | None, config: Config, machine: "Machine") -> dict[str, float]:
-    """Return the quality of the saved SAE on held-out rows."""
-    import numpy as np
-
-    from playpen.activations import activations_of, not_bos
-    from playpen.sae_quality import ce_score, reconstruction
-
-    counted = not_bos(rows, bos)
-    values = activations_of(base, hook, rows, counted, machine)
-    few = int(np.searchsorted(np.cumsum([len(row) for row in rows]), config.ce_tokens)) + 1
-    ce = ce_score(base, hook, sae, rows[:few], counted[:few], values.mean(0), machine)
-    return {**reconstruction(sae, values), **ce, "heldout_tokens": len(values), "heldout_rows": len(rows)}
+    return True
