@@ -6,7 +6,7 @@ that cannot be used is still yielded, with the problem; a file without a single 
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -113,7 +113,7 @@ def read_chats(path: Path, source_column: str | None = None, quality_column: str
     `source` of a row is its `source_column`, or the file's name.
     """
     columns, problems, usable, seen = [c for c in (source_column, quality_column) if c], [], 0, set()
-    for position, record, raw, problem in _records(path, columns):
+    for position, record, raw, problem in read_records(path, "chats", lambda names: _check_columns(path, names, columns)):
         row = _row(path, position, record, raw, problem, source_column, quality_column)
         usable += not row.problem
         if isinstance(record, dict):
@@ -141,18 +141,23 @@ def _row(
         return broken_row(position, source, str(error), raw)
 
 
-def _records(path: Path, columns: list[str]) -> Iterator[tuple[int, Any, str, str]]:
-    """Yield (position, record, its JSON, problem) of every row of a file."""
+def read_records(
+    path: Path, what: str, check_columns: Callable[[list[str]], None] = lambda names: None
+) -> Iterator[tuple[int, Any, str, str]]:
+    """Yield (position, record, its JSON, problem) of every row of a file of `what`.
+
+    `check_columns` is given the columns of a Parquet file before its rows are read, and raises what is wrong with them.
+    """
     if not path.is_file():
         raise PlaypenError(f"there is no file at {path}")
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return _parquet(path, columns)
+        return _parquet(path, check_columns)
     if name.endswith(".json"):
         return _json(path)
     if name.endswith((".jsonl", ".jsonl.gz")):
         return _json_lines(path)
-    raise PlaypenError(f"{path}: chats are read from {', '.join(SUFFIXES)} files, by the end of their names")
+    raise PlaypenError(f"{path}: {what} are read from {', '.join(SUFFIXES)} files, by the end of their names")
 
 
 def _open(path: Path) -> TextIO:
@@ -215,14 +220,14 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[int, Any, str, str]]:
+def _parquet(path: Path, check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Any, str, str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     position = 0
     try:
         file = pq.ParquetFile(path)
-        _check_columns(path, file.schema_arrow.names, columns)
+        check_columns(file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=1000):
             for record in batch.to_pylist():
                 position += 1
