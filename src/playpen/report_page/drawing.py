@@ -8,9 +8,20 @@ from typing import Any
 
 from playpen.report_page.layout import Figure
 
-INK, MUTED, LINE, HAIR, ACCENT, WARM = "#1d1c1a", "#69645d", "#dcd7cd", "#ebe7df", "#1c6488", "#b9581c"
+VARIABLES = {
+    (INK := "#1d1c1a"): "ink",
+    (MUTED := "#69645d"): "muted",
+    (LINE := "#dcd7cd"): "line",
+    (HAIR := "#ebe7df"): "hair",
+    (ACCENT := "#1c6488"): "accent",
+    (WARM := "#b9581c"): "warm",
+    (GREEN := "#43a58c"): "green",
+    (PLUM := "#c56ec0"): "plum",
+    (SAND := "#b39c5a"): "sand",
+}
 """The page's colours by day; in an SVG they become the page's variables, so that they turn with it at night."""
-VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", HAIR: "hair", ACCENT: "accent", WARM: "warm"}
+SERIES = (ACCENT, WARM, GREEN, PLUM, SAND, INK)
+"""Colours of what stands side by side. At least 17 apart in CIELAB by day and night, to dichromats too (Machado et al. 2009)."""
 MID_ACCENT, MID_MUTED = "#3a86b0", "#9a948b"
 """Of points drawn as pixels, which cannot turn: legible on both grounds."""
 WIDTH = 5.4

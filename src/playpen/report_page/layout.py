@@ -124,10 +124,13 @@ class Page:
     question: str
     answer: str
     verdict: str
+    """Two or three words above the answer; none when empty."""
     tone: str
     others: tuple[tuple[str, str, str], ...]
     """(arm, sentence, tone) of the arms that the answer does not name."""
     sections: tuple[Section, ...] = field(default=())
+    verb: str = "report"
+    """The stage that made it."""
 
 
 def render_html(page: Page) -> str:
