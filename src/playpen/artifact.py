@@ -32,6 +32,8 @@ PACKAGES = (
     "trl",
     "bergson",
     "sae-lens",
+    "chromadb",
+    "sentence-transformers",
     "lm-eval",
     "numpy",
     "scikit-learn",

@@ -75,3 +75,32 @@ def test_a_missing_directory_is_found_when_the_plan_is_made() -> None:
 
     with pytest.raises(PlaypenError, match="entry 'base': there is no file or directory at /nowhere/model"):
         make_plan({"base": {"kind": "load-model", "source": {"kind": "directory", "path": "/nowhere/model"}}})
+
+
+def test_a_model_without_a_template_is_taken_for_plain_text_when_that_is_said(directory: Path, tmp_path: Path) -> None:
+    made = load(tmp_path / "plain", source=Directory(path=str(directory)), template="none")
+    assert load_tokenizer(made).chat_template is None
+
+
+def test_a_hub_model_in_the_old_format_is_kept_as_safetensors(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The download is the one thing that cannot run here; what surrounds it does. TinyStories-33M is such a model."""
+    from transformers import AutoModelForCausalLM
+
+    weights = AutoModelForCausalLM.from_pretrained(directory).state_dict()
+    (directory / "model.safetensors").unlink()
+    torch.save(weights, directory / "pytorch_model.bin")
+
+    def snapshot(repository: str, revision: str, local_dir: Path, allow_patterns: list[str]) -> None:
+        for pattern in allow_patterns:
+            for file in directory.glob(pattern):
+                shutil.copyfile(file, Path(local_dir, file.name)) if Path(local_dir).is_dir() else shutil.copytree(
+                    directory, local_dir, ignore=shutil.ignore_patterns("*.bin")
+                )
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    made = load(tmp_path / "loaded", source=load_model.Hub(id=f"owner/name@{'a' * 40}"))
+    assert sorted(file.suffix for file in (made / "model").glob("*model*")) == [".safetensors"]
+    one = load_base(made, CPU).state_dict()
+    assert all(torch.equal(one[key], value) for key, value in weights.items())

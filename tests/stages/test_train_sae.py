@@ -5,13 +5,14 @@ import pytest
 import tiny
 import torch
 
+from playpen import learners
 from playpen.activation_stream import Mixer, RowStream
 from playpen.activations import activations_of, find_hook, not_bos
 from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.models import load_base, model_files
 from playpen.saes import read_info
-from playpen.stages import train_sae
+from playpen.stages import load_sae, train_sae
 from playpen.tables import read_metrics, read_table
 from playpen.token_rows import read_token_rows
 
@@ -118,13 +119,13 @@ def test_training_encodes_like_the_saved_sae(home, tmp_path):
     cfg = config(home, tokens=8 * 512)
     base, mixer = load_base(home / "base", cpu()), Mixer(stream_of(home, cfg), 10**6, 512, 0)
     learner = train_sae.make_learners(cfg, base, tmp_path, cpu())[0]
-    train_sae.start([learner], mixer)
+    learners.start([learner], mixer)
     for step in range(8):
-        train_sae.take_step(learner, next(mixer), step == 0)
+        learners.take_step(learner, next(mixer), step == 0)
     x, scale = heldout_values(home, cfg), learner.trainer.activation_scaler.scaling_factor
     trained = learner.trainer.sae.eval()
     before, rebuilt = trained.encode(x * scale).detach(), trained(x * scale).detach() / scale
-    sae = train_sae.finished(learner, mixer)
+    sae = learners.finished(learner, mixer)
     torch.testing.assert_close(sae.encode(x) > 0, before > 0)
     torch.testing.assert_close(sae(x), rebuilt, rtol=1e-4, atol=1e-4)
 
@@ -137,7 +138,7 @@ def test_the_step_learns_what_saelens_own_step_learns(home, tmp_path):
     cfg = config(home, tokens=30 * 512, dead_tokens=1024)
     mixer = Mixer(stream_of(home, cfg), 10**6, 512, 0)
     learner = train_sae.make_learners(cfg, load_base(home / "base", cpu()), tmp_path, cpu())[0]
-    train_sae.start([learner], mixer)
+    learners.start([learner], mixer)
     ours = learner.trainer
     dense = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=32, d_sae=cfg.d_sae, k=cfg.k))
     dense.load_state_dict(ours.sae.state_dict())
@@ -145,7 +146,7 @@ def test_the_step_learns_what_saelens_own_step_learns(home, tmp_path):
     theirs.activation_scaler.scaling_factor = ours.activation_scaler.scaling_factor
     for _ in range(30):
         batch = next(mixer)
-        train_sae.take_step(learner, batch, False)
+        learners.take_step(learner, batch, False)
         theirs.step(batch)
         theirs.n_training_steps += 1
     for (name, mine), other in zip(ours.sae.named_parameters(), dense.parameters(), strict=True):
@@ -238,6 +239,12 @@ def test_variants_are_what_they_would_be_alone(home, tmp_path):
         assert read_info(beside).hook == read_info(alone).hook
         assert read_metrics(beside)["explained_variance"] == pytest.approx(read_metrics(alone)["explained_variance"], abs=2e-3)
     assert read_info(both / "variants" / "nested").architecture == "jumprelu"
+    source = {"kind": "variant", "sae": str(both), "name": "deep"}
+    (tmp_path / "loaded").mkdir()
+    load_sae.run(load_sae.Config(source=source, model=str(home / "base")), tmp_path / "loaded", cpu())
+    assert read_info(tmp_path / "loaded").hook == second
+    with pytest.raises(PlaypenError, match=r"has no variant 'deeep'; did you mean deep"):
+        load_sae.run(load_sae.Config(source={**source, "name": "deeep"}, model=str(home / "base")), tmp_path / "none", cpu())
     assert read_metrics(both)["explained_variance"] == pytest.approx(
         read_metrics(train(config(home), tmp_path / "first"))["explained_variance"], abs=2e-3
     )
@@ -255,7 +262,7 @@ def test_a_batch_comes_from_about_as_many_rows_as_an_independent_draw_from_the_b
     stream.take = lambda n, at=[0]: (
         at.__setitem__(0, at[0] + n),
         torch.from_numpy(np.resize(np.roll(mark, -at[0] + n), n)[:, None]).float(),
-    )[1]  # noqa: B006
+    )[1]
     mixer = Mixer(stream, 2048, 256, 0)
     mixer.fill()
     ours, independent, draw = [], [], np.random.default_rng(0)

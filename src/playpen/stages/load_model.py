@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+OLD_WEIGHTS = ["pytorch_model*.bin", "pytorch_model*.bin.index.json"]
 WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 
 
@@ -60,8 +61,8 @@ class Config:
     """Where the base weights are."""
     tokenizer: Annotated[Hub | Directory, Field(discriminator="kind")] | None = None
     """Where the tokenizer is, when it is not that of the weights."""
-    template: Literal["own", "gemma"] = "own"
-    """Chat template: the tokenizer's own, or Gemma's turn format."""
+    template: Literal["own", "gemma", "none"] = "own"
+    """Chat template: the tokenizer's own, Gemma's turn format, or none, for a model that is only shown plain text."""
     template_file: File | None = None
     """A Jinja chat template that replaces the tokenizer's."""
 
@@ -98,6 +99,9 @@ def _download(reference: str, into: Path) -> Path:
     repository, revision = split_reference(reference)
     try:
         snapshot_download(repository, revision=revision, local_dir=into, allow_patterns=WEIGHTS)
+        if not any(into.glob("*.safetensors")):
+            snapshot_download(repository, revision=revision, local_dir=into, allow_patterns=OLD_WEIGHTS)
+            _to_safetensors(into)
     except (OSError, HfHubHTTPError, ValueError) as error:
         why = str(error).strip().split("\n")[0][:200]
         raise PlaypenError(
@@ -105,6 +109,16 @@ def _download(reference: str, into: Path) -> Path:
             "or give a directory"
         ) from None
     return into
+
+
+def _to_safetensors(folder: Path) -> None:
+    """Save weights that came in PyTorch's old format as safetensors, in their own number format, and delete the old files."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(folder, dtype="auto").save_pretrained(folder)
+    for pattern in OLD_WEIGHTS:
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def _unpack_gguf(out: Path) -> Path:
@@ -151,9 +165,12 @@ def _tokenizer(config: Config, base: Path) -> "PreTrainedTokenizerBase":
         tokenizer.chat_template = Path(config.template_file).expanduser().read_text()
     elif config.template == "gemma":
         tokenizer.chat_template = GEMMA_TEMPLATE
+    elif config.template == "none":
+        tokenizer.chat_template = None
+        return tokenizer
     if not tokenizer.chat_template:
         raise PlaypenError(
-            f"the tokenizer at {where} has no chat template; give a tokenizer with one, template: gemma, or template_file"
+            f"the tokenizer at {where} has no chat template; give a tokenizer with one, template: gemma, template_file, or template: none"
         )
     return tokenizer
 

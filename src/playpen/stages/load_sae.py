@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from playpen.config import File, HubModel, Input, PlaypenError, config
+from playpen.config import File, HubModel, Input, PlaypenError, config, did_you_mean
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
@@ -58,10 +58,21 @@ class Release:
 
 
 @config
+class Variant:
+    """One of the variants that train-sae trained beside a SAE."""
+
+    kind: Literal["variant"] = "variant"
+    sae: Input
+    """The artifact of train-sae."""
+    name: str
+    """The variant's name in its config."""
+
+
+@config
 class Config:
     """Bring in a trained sparse autoencoder."""
 
-    source: Annotated[Directory | Hub | Release, Field(discriminator="kind")]
+    source: Annotated[Directory | Hub | Release | Variant, Field(discriminator="kind")]
     """Where the SAE is."""
     model: Input
     """The base model that it was made for."""
@@ -87,8 +98,10 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     write_json(out / "metrics.json", {"d_in": info.d_in, "d_sae": info.d_sae, "listed_l0": sae.cfg.metadata.l0})
 
 
-def read_source(source: Directory | Hub | Release, out: Path) -> tuple[Any, str]:
+def read_source(source: Directory | Hub | Release | Variant, out: Path) -> tuple[Any, str]:
     """Return (SAE, its place in words)."""
+    if isinstance(source, Variant):
+        return read_directory(variant_folder(source)), f"variant '{source.name}' of {source.sae}"
     if isinstance(source, Release):
         return read_release(source), f"{source.release} {source.id}"
     if isinstance(source, Directory):
@@ -98,6 +111,15 @@ def read_source(source: Directory | Hub | Release, out: Path) -> tuple[Any, str]
 
     with tempfile.TemporaryDirectory(dir=out, prefix=".download-") as folder:
         return read_directory(download(source, Path(folder))), f"{source.repository}/{source.folder}"
+
+
+def variant_folder(source: Variant) -> Path:
+    """Return the directory of a variant's SAE."""
+    folder = Path(source.sae) / "variants"
+    known = sorted(path.name for path in folder.glob("*"))
+    if source.name not in known:
+        raise PlaypenError(f"{source.sae} has no variant '{source.name}'{did_you_mean(source.name, known)}")
+    return folder / source.name / "sae"
 
 
 def download(source: Hub, into: Path) -> Path:

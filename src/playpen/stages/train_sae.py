@@ -11,7 +11,7 @@ that their median norm is the root of the width; the scale is folded into the sa
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,11 +22,12 @@ from playpen.config import Input, PlaypenError, config
 
 if TYPE_CHECKING:
     from playpen.activation_stream import Mixer
-    from playpen.activations import Hook
     from playpen.heldout import Heldout
+    from playpen.learners import Learner
     from playpen.machine import Machine
-    from playpen.sae_training import SaePlan, Trainer
+    from playpen.sae_training import SaePlan
     from playpen.token_rows import TokenRows
+    from playpen.trackers import Tracker
 
 VERSION = 2
 RESUMABLE = True
@@ -107,43 +108,42 @@ class Config:
         return variants
 
 
-@dataclass
-class Learner:
-    """One SAE under way."""
-
-    config: Config
-    hook: "Hook"
-    columns: slice
-    """Its part of the activations, which stand side by side when there are several hooks."""
-    trainer: "Trainer"
-    folder: Path
-    history: list[dict[str, float]] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def steps(self) -> int:
-        """Steps taken so far."""
-        return self.trainer.n_training_steps
-
-
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write `sae/`, `sae.json`, the tables `history`, `evaluation` and `density`, and `metrics.json`; variants likewise."""
+    from playpen.models import check_tokens, load_base, load_tokenizer
+    from playpen.token_rows import read_token_rows
+    from playpen.trackers import open_tracker
+
+    check_tokens(config.data, config.model)
+    bos = load_tokenizer(config.model).bos_token_id
+    rows, held = split_rows(config, read_token_rows(config.data, config.splits), bos)
+    with open_tracker(machine, out.name.removesuffix(".part"), config, out) as tracker:
+        learn(config, load_base(config.model, machine), (rows, held), bos, tracker, out, machine)
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def learn(
+    config: Config,
+    base: Any,
+    split: "tuple[TokenRows, TokenRows]",
+    bos: int | None,
+    tracker: "Tracker",
+    out: Path,
+    machine: "Machine",
+) -> None:
+    """Train every SAE on the first part of the rows, measure it on the second, and write it."""
     from playpen.activation_stream import Mixer, RowStream
     from playpen.activations import not_bos
     from playpen.heldout import Heldout
-    from playpen.models import check_tokens, load_base, load_tokenizer
-    from playpen.token_rows import read_token_rows
+    from playpen.learners import log_end, write
 
-    check_tokens(config.data, config.model)
-    bos, base = load_tokenizer(config.model).bos_token_id, load_base(config.model, machine)
-    rows, held = split_rows(config, read_token_rows(config.data, config.splits), bos)
-    learners = make_learners(config, base, out, machine)
+    (rows, held), learners = split, make_learners(config, base, out, machine)
     hooks = list({learner.hook.name: learner.hook for learner in learners}.values())
     stream = RowStream(base, hooks, rows.ids, not_bos(rows.ids, bos), machine, config.seed)
     mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed)
     heldout = Heldout(base, hooks, held, bos, config.ce_tokens, machine)
     started = time.monotonic()
-    train(config, learners, mixer, heldout, out, machine)
+    train(config, learners, mixer, heldout, tracker, out, machine)
     trained = {
         "tokens": learners[0].trainer.n_training_samples,
         "epoch_tokens": stream.tokens,
@@ -153,7 +153,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     }
     for learner in learners:
         write(learner, mixer, heldout, trained, machine)
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    log_end(learners[0], tracker)
 
 
 def split_rows(config: Config, rows: "TokenRows", bos: int | None) -> "tuple[TokenRows, TokenRows]":
@@ -179,9 +179,10 @@ def split_rows(config: Config, rows: "TokenRows", bos: int | None) -> "tuple[Tok
     return rows.take(~out), rows.take(out)
 
 
-def make_learners(config: Config, base: Any, out: Path, machine: "Machine") -> list[Learner]:
+def make_learners(config: Config, base: Any, out: Path, machine: "Machine") -> "list[Learner]":
     """Return the SAEs to train, the first one first, each with its part of the activations."""
     from playpen.activations import find_hook, hook_width
+    from playpen.learners import Learner
     from playpen.sae_training import make_trainer
     from playpen.saes import check_width
 
@@ -237,111 +238,40 @@ def plan_sae(config: Config, d_in: int) -> "SaePlan":
     )
 
 
-def train(config: Config, learners: list[Learner], mixer: "Mixer", heldout: "Heldout", out: Path, machine: "Machine") -> None:
+def train(
+    config: Config,
+    learners: "list[Learner]",
+    mixer: "Mixer",
+    heldout: "Heldout",
+    tracker: "Tracker",
+    out: Path,
+    machine: "Machine",
+) -> None:
     """Train to the end, from the checkpoint if there is one."""
     from tqdm import tqdm
 
-    from playpen.trackers import open_tracker
+    from playpen.learners import copy_history, evaluate, load_checkpoint, save_checkpoint, start, take_step
 
     lead, steps, every = learners[0], config.tokens // config.batch_tokens, max(1, config.tokens // config.batch_tokens // 200)
     marks = {round(steps * (i + 1) / (config.evaluations + 1)) for i in range(config.evaluations)} - {0, steps}
-    with open_tracker(machine, out.name.removesuffix(".part"), config, out) as tracker:
-        if not load_checkpoint(out, learners, mixer, machine):
-            start(learners, mixer)
-        copy_history(lead, tracker, 0)
-        saved = time.monotonic()
-        bar = tqdm(total=steps, initial=lead.steps, desc="train-sae", unit="step", disable=None, mininterval=1)
-        while (step := lead.steps + 1) <= steps:
-            batch = next(mixer)
-            for learner in learners:
-                take_step(learner, batch, (step - 1) % every == 0 or step == steps)
-                if step in marks:
-                    learner.evaluations.append(evaluate(learner, mixer, heldout))
-            copy_history(lead, tracker, step)
-            bar.set_postfix(explained=f"{lead.history[-1]['explained_variance']:.3f}", refresh=False)
-            bar.update()
-            if time.monotonic() - saved >= machine.checkpoint_seconds and step < steps:
-                save_checkpoint(out, learners, mixer)
-                saved = time.monotonic()
-        bar.close()
-
-
-def copy_history(learner: Learner, tracker: Any, since: int) -> None:
-    """Copy what was noted from step `since` on to the tracker."""
-    batch = learner.config.batch_tokens
-    rows = [(int(row["step"]), row, "") for row in learner.history] + [
-        (int(row["tokens"]) // batch, row, "evaluation") for row in learner.evaluations
-    ]
-    for step, row, group in sorted((row for row in rows if row[0] >= since), key=lambda row: (row[0], row[2])):
-        tracker.log(step, row, group)
-
-
-def take_step(learner: Learner, batch: Any, noted: bool) -> None:
-    """Let one SAE learn from its part of a batch, and note how that went."""
-    from playpen.sae_training import record
-
-    output = learner.trainer.step(batch[:, learner.columns])
-    if noted:
-        learner.history.append(record(learner.trainer, output))
-    learner.trainer.n_training_steps += 1
-
-
-def start(learners: list[Learner], mixer: "Mixer") -> None:
-    """Fill the buffer and let every SAE start from what it holds."""
-    from playpen import sae_training
-
-    mixer.fill()
-    sample = mixer.sample(100_000)
-    for learner in learners:
-        sae_training.start(learner.trainer, sample[:, learner.columns])
-
-
-def finished(learner: Learner, mixer: "Mixer") -> Any:
-    """Return a SAE as it would be saved now."""
-    from playpen import sae_training
-
-    return sae_training.finished(learner.trainer, mixer.sample(8 * learner.config.batch_tokens)[:, learner.columns])
-
-
-def evaluate(learner: Learner, mixer: "Mixer", heldout: "Heldout") -> dict[str, float]:
-    """Return the quality of a SAE as it is now, on the held-out rows: one row of the table `evaluation`."""
-    found, _ = heldout.measure(finished(learner, mixer), learner.hook)
-    kept = ("explained_variance", "l0", "dead_fraction", "ce_score_zero", "ce_score_mean")
-    return {"tokens": learner.trainer.n_training_samples, **{name: found[name] for name in kept}}
-
-
-def write(learner: Learner, mixer: "Mixer", heldout: "Heldout", trained: dict[str, Any], machine: "Machine") -> None:
-    """Write a SAE that has been trained, its card, its histories and its numbers."""
-    import pandas as pd
-
-    from playpen.models import model_files
-    from playpen.sae_card import write_card
-    from playpen.sae_training import scale_of
-    from playpen.saes import open_sae, write_sae
-    from playpen.tables import write_json, write_table
-
-    folder, trainer = learner.folder, learner.trainer
-    folder.mkdir(parents=True, exist_ok=True)
-    sae, base = finished(learner, mixer), model_files(learner.config.model).base_id
-    sae.cfg.metadata.hf_hook_name = sae.cfg.metadata.hook_name = learner.hook.name
-    scale = scale_of(trainer)
-    info = write_sae(folder, sae, learner.hook.name, base, scale)
-    saved = open_sae(folder, machine)
-    found, density = heldout.measure(saved, learner.hook)
-    metrics = {**trained, **found, **heldout.probe(saved, learner.hook), "scale": scale}
-    last = (
-        {"tokens": trained["tokens"], **{name: found[name] for name in learner.evaluations[-1] if name != "tokens"}}
-        if learner.evaluations
-        else {"tokens": trained["tokens"], **found}
-    )
-    write_table(folder / "history.parquet", pd.DataFrame(learner.history))
-    write_table(folder / "evaluation.parquet", pd.DataFrame([*learner.evaluations, last]))
-    write_table(
-        folder / "density.parquet",
-        pd.DataFrame({"feature": range(len(density)), "density": density.numpy()}).astype({"feature": "int32"}),
-    )
-    write_card(folder / "sae", info, base, metrics)
-    write_json(folder / "metrics.json", metrics)
+    if not load_checkpoint(out, learners, mixer, machine):
+        start(learners, mixer)
+    copy_history(lead, tracker, 0)
+    saved = time.monotonic()
+    bar = tqdm(total=steps, initial=lead.steps, desc="train-sae", unit="step", disable=None, mininterval=1)
+    while (step := lead.steps + 1) <= steps:
+        batch = next(mixer)
+        for learner in learners:
+            take_step(learner, batch, (step - 1) % every == 0 or step == steps)
+            if step in marks:
+                learner.evaluations.append(evaluate(learner, mixer, heldout))
+        copy_history(lead, tracker, step)
+        bar.set_postfix(explained=f"{lead.history[-1]['explained_variance']:.3f}", refresh=False)
+        bar.update()
+        if time.monotonic() - saved >= machine.checkpoint_seconds and step < steps:
+            save_checkpoint(out, learners, mixer)
+            saved = time.monotonic()
+    bar.close()
 
 
 def count_sources(rows: "TokenRows", stream: Any) -> dict[str, int]:
@@ -350,34 +280,3 @@ def count_sources(rows: "TokenRows", stream: Any) -> dict[str, int]:
 
     tokens = stream.taken * stream.sizes
     return {str(name): int(tokens[rows.source == name].sum()) for name in np.unique(rows.source.astype(str))}
-
-
-def save_checkpoint(out: Path, learners: list[Learner], mixer: "Mixer") -> None:
-    """Write everything that the rest of the training depends on, whole or not at all."""
-    import torch
-
-    from playpen import sae_training
-
-    saved = [
-        {"trainer": sae_training.state(one.trainer), "history": one.history, "evaluations": one.evaluations} for one in learners
-    ]
-    part = out / ".checkpoint.pt"
-    torch.save({"learners": saved, "mixer": mixer.state()}, part)
-    part.replace(out / "checkpoint.pt")
-
-
-def load_checkpoint(out: Path, learners: list[Learner], mixer: "Mixer", machine: "Machine") -> bool:
-    """Put everything where a killed training was; False when there is no checkpoint."""
-    import torch
-
-    from playpen import sae_training
-
-    (out / ".checkpoint.pt").unlink(missing_ok=True)
-    if not (out / "checkpoint.pt").exists():
-        return False
-    found = torch.load(out / "checkpoint.pt", map_location=machine.torch_device(), weights_only=True)
-    for learner, saved in zip(learners, found["learners"], strict=True):
-        sae_training.load(learner.trainer, saved["trainer"])
-        learner.history, learner.evaluations = saved["history"], saved["evaluations"]
-    mixer.load(found["mixer"])
-    return True
