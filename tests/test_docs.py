@@ -24,6 +24,7 @@ ARGUMENTS = {
     "presets": cli.PresetsArguments,
     "ls": cli.ListArguments,
     "show": cli.ShowArguments,
+    "serve": cli.ServeArguments,
 }
 
 
@@ -166,6 +167,8 @@ def plan_of(name, spec, tmp_path, monkeypatch):
             return {k: fill(v, k) for k, v in value.items()}
         if key == "paths":
             return ["chats.jsonl"]
+        if isinstance(value, list):
+            return [fill(item) for item in value]
         return "mine" if key == "path" and not (isinstance(value, str) and Path(value).exists()) else value
 
     plan = make_plan(fill(spec))

@@ -11,9 +11,10 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 import yaml
+from pydantic import ValidationError
 
 from playpen import artifact
-from playpen.config import Input, PlaypenError, did_you_mean, inputs_of
+from playpen.config import Input, PlaypenError, did_you_mean, explain, inputs_of
 from playpen.machine import Machine
 from playpen.stage import load_stage, make_entry, make_plan, run_call, run_plan, stage_kinds
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "presets": "List the presets, or print one to copy and edit.",
     "ls": "List artifacts, and how each differs from the one before of its name.",
     "show": "Show an artifact's manifest; --verify hashes its files again.",
+    "serve": "Serve a feature dashboard on this machine, so that its page can look at a text.",
 }
 
 
@@ -59,7 +61,7 @@ def _dispatch(args: list[str]) -> None:
     elif args[0] == "exec":
         run_call(Path(args[1]))
     elif args[0] in COMMANDS:
-        {"run": _run, "presets": _presets, "ls": _ls, "show": _show}[args[0]](args[1:])
+        {"run": _run, "presets": _presets, "ls": _ls, "show": _show, "serve": _serve}[args[0]](args[1:])
     elif args[0] in stage_kinds():
         _run_one(args[0], args[1:])
     else:
@@ -80,7 +82,10 @@ def _parse(cls: type[T], args: list[str], verb: str, text: str) -> T:
     if "-h" in args or "--help" in args:
         print(text.strip() + "\n")
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
-    return tyro.cli(cls, args=args, prog=f"playpen {verb}", description="", config=(tyro.conf.OmitSubcommandPrefixes,))
+    try:
+        return tyro.cli(cls, args=args, prog=f"playpen {verb}", description="", config=(tyro.conf.OmitSubcommandPrefixes,))
+    except ValidationError as error:  # of a check over several fields, which the parser lets through
+        raise PlaypenError(f"{verb}: {explain(cls, error)}") from None
 
 
 def preset_file(name: str) -> Path:
@@ -285,6 +290,25 @@ def _show(args: list[str]) -> None:
         print(f"{path}: all {len(artifact.read_manifest(path)['files'])} files are as they were made")
         return
     print(json.dumps(artifact.read_manifest(path), indent=2))
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """What `playpen serve` takes."""
+
+    path: tyro.conf.Positional[Input]
+    """Path of an artifact of features, as runs/mine/features."""
+    port: int = 0
+    """Port on 127.0.0.1; 0 takes a free one."""
+    machine: Machine = Machine()
+    """Where the model runs."""
+
+
+def _serve(args: list[str]) -> None:
+    from playpen.dashboard.server import serve
+
+    call = _parse(ServeArguments, args, "serve", COMMANDS["serve"])
+    serve(artifact.find_artifact(call.path), call.port, call.machine)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Document(NamedTuple):
 
 
 @config
-class WorldTexts:
+class World:
     """The raw texts of an embedded world; a source for each kind of text."""
 
     kind: Suppress[Literal["world"]] = "world"
@@ -50,7 +50,7 @@ class WorldTexts:
 
 
 @config
-class TextFiles:
+class Files:
     """Texts in files of your own: .txt, .jsonl, either with .gz, or .parquet."""
 
     kind: Suppress[Literal["files"]] = "files"
@@ -78,7 +78,7 @@ class TextFiles:
 
 
 @config
-class HubTexts:
+class Hub:
     """A text data set on the hub, streamed."""
 
     kind: Suppress[Literal["hub"]] = "hub"
@@ -124,7 +124,7 @@ class Chats:
                     yield Document("", row.source, row.messages)
 
 
-One = Annotated[WorldTexts | TextFiles | HubTexts | Chats, Field(discriminator="kind")]
+One = Annotated[World | Files | Hub | Chats, Field(discriminator="kind")]
 
 
 @config
@@ -138,7 +138,7 @@ class Share:
 
 
 @config
-class SeveralTexts:
+class Several:
     """Several control texts together, each with its share."""
 
     kind: Suppress[Literal["several"]] = "several"
@@ -153,12 +153,12 @@ class SeveralTexts:
         return shares
 
 
-Control = WorldTexts | TextFiles | HubTexts | Chats | SeveralTexts
+Control = World | Files | Hub | Chats | Several
 
 
 def weigh(control: Control) -> list[tuple[Any, float]]:
     """Return the texts that a control stands for, with their shares, which sum to 1."""
-    shares = control.shares if isinstance(control, SeveralTexts) else (Share(texts=control),)  # type: ignore[arg-type]
+    shares = control.shares if isinstance(control, Several) else (Share(texts=control),)  # type: ignore[arg-type]
     total = sum(share.weight for share in shares)
     return [(share.texts, share.weight / total) for share in shares]
 

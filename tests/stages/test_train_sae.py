@@ -287,6 +287,11 @@ def test_probing_finds_the_source_that_words_give_away(home, tmp_path):
     assert sum(metrics["sources"].values()) == metrics["epoch_tokens"]  # the buffer holds them all, and the model ran once
 
 
+def test_a_corpus_shorter_than_the_buffer_is_told_in_a_line(home, tmp_path, capsys):
+    train(config(home, buffer_tokens=10**6, tokens=1024, evaluations=0), tmp_path / "out")
+    assert "are no more than buffer_tokens=1000000: all are held, and the model runs once" in capsys.readouterr().out
+
+
 def test_a_card_lies_beside_the_weights(trained):
     from huggingface_hub import ModelCard
 

@@ -141,6 +141,10 @@ def learn(
     hooks = list({learner.hook.name: learner.hook for learner in learners}.values())
     stream = RowStream(base, hooks, rows.ids, not_bos(rows.ids, bos), machine, config.seed)
     mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed)
+    if mixer.whole:
+        print(
+            f"  {stream.tokens} tokens to train on are no more than buffer_tokens={config.buffer_tokens}: all are held, and the model runs once"
+        )
     heldout = Heldout(base, hooks, held, bos, config.ce_tokens, machine)
     started = time.monotonic()
     train(config, learners, mixer, heldout, tracker, out, machine)
