@@ -110,7 +110,7 @@ def floor(base: Path, hook: str, d_sae: int) -> float:
     from playpen.models import load_base
 
     model = load_base(base, CPU)
-    ids = torch.randint(6, 2000, (BATCH // CONTEXT, CONTEXT))
+    ids = torch.randint(6, model.config.vocab_size, (BATCH // CONTEXT, CONTEXT))
     x = capture(model, find_hook(model, hook), ids, torch.ones_like(ids)).flatten(0, 1)
     W, V, acts = torch.randn(x.shape[1], d_sae), torch.randn(d_sae, x.shape[1]), torch.randn(len(x), d_sae)
 
@@ -187,6 +187,7 @@ def theirs(base: Path, rows: Path, out: Path, size: dict[str, Any]) -> tuple[flo
         train_batch_size_tokens=BATCH,
         training_tokens=steps * BATCH,
         lr=size["lr"],
+        n_batches_for_norm_estimate=BUFFER // BATCH,  # as many tokens as ours looks at; its default is 1,000 batches
         lr_warm_up_steps=max(1, round(0.05 * steps)),
         lr_decay_steps=round(0.2 * steps),
         dead_feature_window=max(1, steps // 10),
@@ -252,7 +253,7 @@ def main() -> None:
         root = Path(folder)
         base = call.base or make_base(root)
         small = {"hook": "model.layers.2.output", "d_sae": 1024, "k": 16, "tokens": 60 * BATCH, "lr": 2e-3}
-        large = {"hook": "model.layers.1.output", "d_sae": 4096, "k": 32, "tokens": 30 * BATCH, "lr": 1e-3}
+        large = {"hook": "model.layers.1.output", "d_sae": 4096, "k": 32, "tokens": 24 * BATCH, "lr": 1e-3}
         ratios = [
             compare("128-to-1024", base, root, small, call.rounds),
             compare("640-to-4096", make_wide(root / "wide", base), root, large, call.rounds),
