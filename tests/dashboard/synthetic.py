@@ -7,13 +7,27 @@ test looks for is planted: `TELLS_PROMPTS` fires on nothing but prompts, `DEAD` 
 import base64
 import gzip
 import json
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import kurtosis, rankdata, skew
-from synthetic_world import CATEGORIES, DEAD, DENSE, PATTERNS, SIDES, SINGLE, TELLS_PROMPTS, World, make_strengths, make_world
+from synthetic_world import (
+    CATEGORIES,
+    COLUMNS,
+    CONTRAST,
+    DEAD,
+    DENSE,
+    PATTERNS,
+    SIDES,
+    SINGLE,
+    TELLS_PROMPTS,
+    World,
+    make_strengths,
+    make_world,
+)
 
 __all__ = ["DEAD", "DENSE", "SHARD", "SINGLE", "TELLS_PROMPTS", "write"]
 
@@ -98,43 +112,8 @@ class Maker:
 
     def meta(self, size: int, shards: int) -> dict[str, Any]:
         """Return the meta file."""
-        w, per_token = self.world, self.world.source[self.document]
-        columns = [
-            ("density", "density", "share of tokens on which it is active", "percent"),
-            ("documents", "documents", "share of documents with an active token", "percent"),
-            ("max", "max", "its greatest strength", "number"),
-            ("mean", "mean", "mean strength where it is active", "number"),
-            ("std", "spread", "standard deviation of its strengths where it is active", "number"),
-            ("skew", "skew", "skewness of its strengths", "signed"),
-            ("kurtosis", "kurtosis", "kurtosis of its strengths; normal is 3", "number"),
-            ("token_share", "top token", "share of its active tokens that are its commonest token", "percent"),
-        ]
-        contrast = [
-            ("prompts", "in prompts", "density on the prompts", "percent"),
-            ("control", "in control", "density on the control text", "percent"),
-            ("log_odds", "log-odds", "log of the odds of being active in prompts over those in control", "signed"),
-            ("auroc", "AUROC", "how well its maximum in a document tells prompts from control", "number"),
-            ("category", "category", "the category that it tells best from all other prompts", "int"),
-            ("category_auroc", "cat. AUROC", "how well its maximum tells that category", "number"),
-        ]
-        place = [
-            ("source", "source", "the source on which it is densest", "int"),
-            ("lift", "lift", "density there over all", "number"),
-        ]
-        chosen = [*columns, *(contrast if self.sides else []), *place]
-        sources = [
-            {
-                "name": name,
-                "side": SIDES[name] if self.sides else "",
-                "tokens": int((per_token == i).sum()),
-                "documents": int((w.source == i).sum()),
-            }
-            for i, name in enumerate(PATTERNS)
-        ]
-        categories = [
-            {"name": name, "tokens": int((w.category[self.document] == i).sum()), "documents": int((w.category == i).sum())}
-            for i, name in enumerate(CATEGORIES)
-        ]
+        w = self.world
+        columns = [*COLUMNS, *(CONTRAST if self.sides else ())]
         metrics = {"explained_variance": 0.873, "l0": 15.2, "ce_score": 0.94, "dead_fraction": 0.01}
         sae = {"hook": "model.layers.2.output", "architecture": "topk", "d_in": 128, "d_sae": size, "fingerprint": "1a2b3c4d"}
         return {
@@ -143,16 +122,22 @@ class Maker:
             "sae": {**sae, "metrics": metrics},
             "model": "a made-up model",
             "corpus": {"tokens": len(w.tokens), "rows": len(w.starts), "documents": len(w.starts)},
-            "sources": sources,
-            "categories": categories if self.sides else [],
+            "sources": [{**part, "side": SIDES[part["name"]] if self.sides else ""} for part in self.parts(PATTERNS, w.source)],
+            "categories": self.parts(CATEGORIES, w.category) if self.sides else [],
             "num_features": size,
             "shard_features": SHARD,
             "num_shards": shards,
-            "columns": [dict(zip(("key", "label", "help", "format"), column, strict=True)) for column in chosen],
+            "columns": [dict(zip(("key", "label", "help", "format"), column, strict=True)) for column in columns],
             "lens": None if self.sides else "the SAE reads attention heads, whose width is not that of the residual stream",
             "near": None if self.sides else "a gated SAE decides by more than one number",
             "neuronpedia": None,
         }
+
+    def parts(self, names: Iterable[str], of_document: np.ndarray) -> list[dict[str, Any]]:
+        """Return the sources or the categories with their sizes."""
+        of_token = of_document[self.document]
+        sizes = [(int((of_token == i).sum()), int((of_document == i).sum())) for i, _ in enumerate(names)]
+        return [{"name": name, "tokens": t, "documents": d} for name, (t, d) in zip(names, sizes, strict=True)]
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the list."""

@@ -47,6 +47,26 @@ PATTERNS = {
 }
 SIDES = {"stories": "control", "questions on states": "prompts", "questions on firms": "prompts"}
 CATEGORIES = ("answered", "evasive", "refusal")
+COLUMNS = (
+    ("id", "id", "number of the feature", "int"),
+    ("density", "density", "share of tokens on which it is active", "percent"),
+    ("documents", "documents", "share of documents with an active token", "percent"),
+    ("max", "max", "its greatest strength", "number"),
+    ("mean", "mean", "mean strength where it is active", "number"),
+    ("std", "spread", "standard deviation of its strengths where it is active", "number"),
+    ("skew", "skew", "skewness of its strengths", "signed"),
+    ("kurtosis", "kurtosis", "kurtosis of its strengths; normal is 3", "number"),
+    ("token_share", "top token", "share of its active tokens that are its commonest token", "percent"),
+    ("lift", "lift", "density on its best source over density on all", "number"),
+)
+CONTRAST = (
+    ("prompts", "in prompts", "density on the prompts", "percent"),
+    ("control", "in control", "density on the control text", "percent"),
+    ("log_odds", "log-odds", "log of the odds of being active in prompts over those in control", "signed"),
+    ("auroc", "AUROC", "how well its maximum in a document tells prompts from control", "number"),
+    ("category_auroc", "cat. AUROC", "how well its maximum tells that category", "number"),
+)
+"""The columns of the list: key, label, help, format."""
 TELLS_PROMPTS, DEAD, DENSE, SINGLE = 0, 1, 2, 3
 """Ids of features with a planted nature."""
 

@@ -67,7 +67,7 @@ function effectToggle({ id, logits }) {
 function scaleKey(feature) {
   const { scale, effect } = contextOf(feature);
   if (state.by === "effect") return span("scale both", `${MINUS}${short(effect)}`, el("i"), `+${short(effect)}`);
-  return span("scale", "0", el("i"), short(scale));
+  return scale ? span("scale", "0", el("i"), short(scale)) : null; // a dead feature has no scale
 }
 
 /** What its examples are coloured against: its maximum, and its greatest effect on a logit. */

@@ -67,7 +67,7 @@ function sentence(place) {
   const get = (key) => table.columns[key]?.[place] ?? null;
   if (hasFlag(place, "dead")) {
     const seen = `Never active on the ${number(meta.corpus.tokens)} tokens that were seen`;
-    return p("sentence", `${seen}: only its decoder direction can be shown.`);
+    return p("sentence", `${seen}: what is left are its decoder direction and what came nearest.`);
   }
   const where = `Active on ${oneIn(get("density"))} tokens and in ${roughly(get("documents"))} of documents`;
   return p("sentence", where, mostlyOn(get), contrast(get), bestCategory(get));

@@ -128,9 +128,7 @@ function compareLink(id) {
 function partsPanel({ sources, categories, place }) {
   if (hasFlag(place, "dead")) return null;
   const all = [...sources.map((row, i) => [meta.sources[i], row]), ...categories.map((row, i) => [meta.categories[i], row])];
-  const note = categories.length
-    ? "each source against the others, each category against the other prompts"
-    : "each against the others";
+  const note = categories.length ? "against the others; categories among the prompts" : "against the others";
   const most = Math.max(...all.map(([, [, density]]) => density ?? 0), 1e-12);
   const heads = [categories.length ? "source, category" : "source", "#times", "#density", "#lift", "#log-odds", "#AUROC"];
   const cells = ([{ name, side }, [active, density, lift, odds, auroc]]) => [

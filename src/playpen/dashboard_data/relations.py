@@ -13,8 +13,10 @@ from torch import Tensor
 
 from playpen.dashboard_data.entries import Chunk
 
-TABLE_BYTES = 2**28
-"""Bytes of the table of products held at once: 16,384 rows of 2,048 features, 2,048 rows of 16,384."""
+TABLE_BYTES = 2**27
+"""Bytes of the table of products held at once: 8,192 rows of 2,048 features, 1,024 rows of 16,384."""
+ROWS = 64
+"""Rows of that table whose correlations are ranked at once."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +47,39 @@ def neighbours(directions: Tensor, features: np.ndarray, k: int) -> Partners:
     return _joined(parts)
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of the strengths x of every feature over all tokens: float64 [D] each."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    square: np.ndarray
+    """Sum of x squared."""
+
+
 def correlated(found: list[Chunk], features: np.ndarray, tokens: int, k: int) -> Partners:
     """Return the features whose strengths correlate highest, above 0, with each of some features' over `tokens` tokens."""
     from tqdm import tqdm
 
-    d_sae, parts, pieces = found[0].d_sae, [], _pieces(features, 8 * found[0].d_sae)
-    total, square = _sums(found)
-    mean, deviation = total / tokens, np.sqrt(np.maximum(square / tokens - (total / tokens) ** 2, 0))
+    sums, parts, pieces = _sum(found, tokens), [], _pieces(features, 8 * found[0].d_sae)
     with tqdm(total=len(pieces) * len(found), desc="features: relate", unit="chunk", disable=None, mininterval=1) as bar:
         for some in pieces:
-            products = np.zeros((len(some), d_sae))
+            products = np.zeros((len(some), found[0].d_sae))
             for chunk in found:
                 _add_products(products, chunk, some)
                 bar.update()
-            with np.errstate(divide="ignore", invalid="ignore"):
-                pearson = (products / tokens - np.outer(mean[some], mean)) / np.outer(deviation[some], deviation)
-                cosine = products / np.sqrt(np.outer(square[some], square))
-            parts.append(_best(np.where(pearson > 0, pearson, -np.inf), cosine, some, k))
+            for start in range(0, len(some), ROWS):
+                few = slice(start, start + ROWS)
+                parts.append(_rank_products(products[few], some[few], sums, tokens, k))
     return _joined(parts)
+
+
+def _rank_products(products: np.ndarray, features: np.ndarray, sums: _Sums, tokens: int, k: int) -> Partners:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pearson = products / tokens - np.outer(sums.mean[features], sums.mean)
+        pearson /= np.outer(sums.deviation[features], sums.deviation)
+        cosine = products / np.sqrt(np.outer(sums.square[features], sums.square))
+    return _best(np.where(pearson > 0, pearson, -np.inf), cosine, features, k)
 
 
 def _pieces(features: np.ndarray, row_bytes: int) -> list[np.ndarray]:
@@ -70,15 +87,15 @@ def _pieces(features: np.ndarray, row_bytes: int) -> list[np.ndarray]:
     return np.split(features, range(0, len(features), max(1, TABLE_BYTES // row_bytes))[1:])
 
 
-def _sums(found: list[Chunk]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of strengths and of their squares of every feature: float64 [D] both."""
+def _sum(found: list[Chunk], tokens: int) -> _Sums:
     total, square = np.zeros(found[0].d_sae), np.zeros(found[0].d_sae)
     for chunk in found:
         _, strength, offsets = chunk.read(0, chunk.d_sae)
         feature, strength = np.repeat(np.arange(chunk.d_sae), np.diff(offsets)), strength.astype(np.float64)
         total += np.bincount(feature, weights=strength, minlength=chunk.d_sae)
         square += np.bincount(feature, weights=strength * strength, minlength=chunk.d_sae)
-    return total, square
+    mean = total / tokens
+    return _Sums(mean, np.sqrt(np.maximum(square / tokens - mean**2, 0)), square)
 
 
 def _add_products(products: np.ndarray, chunk: Chunk, features: np.ndarray) -> None:
