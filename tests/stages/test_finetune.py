@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import tiny
 import torch
+from transformers import TrainerState
 
 from playpen.config import PlaypenError
 from playpen.losses import row_losses
@@ -19,6 +21,8 @@ from playpen.models import load_model
 from playpen.stages import finetune
 from playpen.stages.finetune import Config
 from playpen.tables import read_metrics, read_table, write_table
+from playpen.trackers import Tracker
+from playpen.training import CopyHistory
 
 CPU = Machine(device="cpu", train_rows=4)
 
@@ -60,6 +64,29 @@ def test_training_lowers_the_loss_on_its_rows_and_keeps_a_history(home: Path, tm
     history = read_table(made, "history")
     assert history["step"].iloc[-1] == 24
     assert history["loss"].iloc[-3:].mean() < history["loss"].iloc[:3].mean()
+
+
+def test_the_tracker_holds_the_history_when_the_checkpoints_are_gone(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
+
+    made = train(home, tmp_path / "first", replace(CPU, tracker="tensorboard", checkpoint_seconds=0))
+    events, history = EventAccumulator(str(tmp_path / "tensorboard" / "first")), read_table(made, "history")
+    events.Reload()
+    for name in ("loss", "learning_rate", "grad_norm"):
+        points = events.Scalars(name)
+        assert [point.step for point in points] == history["step"].tolist()
+        assert [point.value for point in points] == pytest.approx(history[name].tolist())
+
+
+def test_a_run_gone_on_with_copies_its_whole_history() -> None:
+    found: list[tuple[int, dict]] = []
+    copy = CopyHistory(Tracker(lambda step, values: found.append((step, values)), lambda failed: None))
+    state = TrainerState(log_history=[{"step": step, "loss": 1 / step} for step in (1, 2, 3)])
+    copy.on_log(None, state, None)
+    state.log_history += [{"step": 4, "loss": 0.25}, {"step": 4, "train_runtime": 9.0}]
+    copy.on_log(None, state, None)
+    assert found == [(step, {"loss": 1 / step}) for step in (1, 2, 3, 4)]
 
 
 def test_the_tokenizer_lies_with_the_adapter(home: Path, tmp_path: Path) -> None:

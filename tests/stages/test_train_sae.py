@@ -117,7 +117,7 @@ def test_sae_json_names_the_place_in_the_model(home, trained):
 def test_training_encodes_like_the_saved_sae(home, tmp_path):
     """The scale and the decoder norms are folded without changing which features are on."""
     cfg = config(home, tokens=8 * 512)
-    base, mixer = load_base(home / "base", cpu()), Mixer(stream_of(home, cfg), 10**6, 512, 0)
+    base, mixer = load_base(home / "base", cpu()), Mixer(stream_of(home, cfg), 10**6, 512, 0, 10**6)
     learner = train_sae.make_learners(cfg, base, tmp_path, cpu())[0]
     learners.start([learner], mixer)
     for step in range(8):
@@ -136,7 +136,7 @@ def test_the_step_learns_what_saelens_own_step_learns(home, tmp_path):
     from sae_lens.training.sae_trainer import SAETrainer
 
     cfg = config(home, tokens=30 * 512, dead_tokens=1024)
-    mixer = Mixer(stream_of(home, cfg), 10**6, 512, 0)
+    mixer = Mixer(stream_of(home, cfg), 10**6, 512, 0, 10**6)
     learner = train_sae.make_learners(cfg, load_base(home / "base", cpu()), tmp_path, cpu())[0]
     learners.start([learner], mixer)
     ours = learner.trainer
@@ -210,7 +210,7 @@ def test_a_batch_mixes_many_rows_and_an_epoch_gives_each_token_once(home):
     epoch = make(4096).take(make(1).tokens)
     every = activations_of(base, find_hook(base, HOOK), rows.ids, not_bos(rows.ids, BOS), cpu())
     torch.testing.assert_close(epoch.sum(1).sort().values, every.sum(1).sort().values, rtol=1e-4, atol=1e-4)
-    mixer = Mixer(make(4096), 1024, 64, 0)
+    mixer = Mixer(make(4096), 1024, 64, 0, 10**6)
     mixer.fill()
     first, again = mixer.buffer.clone(), make(100)
     torch.testing.assert_close(first, torch.cat([again.take(n) for n in (1, 23, 1000)]), rtol=1e-4, atol=1e-4)
@@ -263,13 +263,29 @@ def test_a_batch_comes_from_about_as_many_rows_as_an_independent_draw_from_the_b
         at.__setitem__(0, at[0] + n),
         torch.from_numpy(np.resize(np.roll(mark, -at[0] + n), n)[:, None]).float(),
     )[1]
-    mixer = Mixer(stream, 2048, 256, 0)
+    mixer = Mixer(stream, 2048, 256, 0, 10**6)
     mixer.fill()
     ours, independent, draw = [], [], np.random.default_rng(0)
     for _ in range(200):
         ours.append(len(np.unique(next(mixer).numpy())))
         independent.append(len(np.unique(draw.choice(mixer.buffer.numpy().ravel(), 256, replace=False))))
     assert np.mean(ours) >= 0.9 * np.mean(independent)
+
+
+def test_no_activation_is_made_in_vain_and_none_is_drawn_twice(home):
+    stream, made = stream_of(home, config(home)), [0]
+
+    def take(n: int) -> torch.Tensor:
+        made[0] += n
+        return torch.arange(made[0] - n, made[0])[:, None].double()
+
+    stream.take = take
+    mixer = Mixer(stream, 2048, 256, 0, 6100)
+    mixer.fill()
+    drawn = torch.cat(list(mixer))[:, 0]
+    assert len(drawn) == 23 * 256  # whole batches
+    assert len(drawn.unique()) == len(drawn)
+    assert made[0] == 2048 + 4 * 1024  # the buffer, and half of it four times
 
 
 def test_probing_finds_the_source_that_words_give_away(home, tmp_path):

@@ -82,7 +82,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model)
     trainer = make_trainer(config, rows, tokenizer, out, machine)
-    metrics: dict[str, Any] = train(trainer, out, machine)
+    metrics: dict[str, Any] = train(trainer, config, out, machine)
     if not trainer.is_world_process_zero():
         return
     trainer.model.save_pretrained(out / "adapter")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from playpen.token_rows import TokenRows
     from playpen.trackers import Tracker
 
-VERSION = 2
+VERSION = 3
 RESUMABLE = True
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
 
@@ -140,7 +140,7 @@ def learn(
     (rows, held), learners = split, make_learners(config, base, out, machine)
     hooks = list({learner.hook.name: learner.hook for learner in learners}.values())
     stream = RowStream(base, hooks, rows.ids, not_bos(rows.ids, bos), machine, config.seed)
-    mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed)
+    mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed, config.tokens)
     if mixer.whole:
         print(
             f"  {stream.tokens} tokens to train on are no more than buffer_tokens={config.buffer_tokens}: all are held, and the model runs once"
