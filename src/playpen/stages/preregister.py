@@ -1,0 +1,196 @@
+"""Say what a comparison of selections will be, before any of its arms is trained.
+
+Question: which rows will each arm train on, with how many seeds, and which difference will be tested?
+
+    playpen preregister --model runs/demo/base --data runs/demo/data --init runs/demo/first --splits large_pool \\
+        --budgets 20000 --seeds 12 --subject sae --arms ...          # easier in a preset
+
+The artifact holds the very rows of every arm, budget and seed (`choices`), and its fingerprint stands for all of it: `compare`
+trains what is written here and can choose nothing, so that an outcome cannot have shaped the question (pre-registration:
+Nosek et al. 2018, "The preregistration revolution", PNAS 115, https://doi.org/10.1073/pnas.1708274114). Its manifest says when
+it was made, which is before any arm was trained.
+
+Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows and tokens of each arm).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from tyro.conf import Suppress
+
+from playpen.config import Input, PlaypenError, config, did_you_mean
+from playpen.stages import select
+from playpen.stages.select import Method, TopK
+from playpen.tables import read_splits, write_json, write_table
+
+if TYPE_CHECKING:
+    from playpen.machine import Machine
+
+VERSION = 1
+
+
+@config
+class Picked:
+    """Rows picked by a rule of select, up to the budget."""
+
+    kind: Suppress[Literal["picked"]] = "picked"
+    rule: Annotated[Method, Field(discriminator="kind")] = TopK()
+    """How to choose; without a budget of its own."""
+    scores: Input | None = None
+    """Scores or predictions of the rows, for the rules that need them."""
+
+
+@config
+class Matched:
+    """Random rows with the counts of source, length and answer length of another arm: the control for all three."""
+
+    kind: Suppress[Literal["matched"]] = "matched"
+    like: str
+    """The arm to match, seed by seed."""
+
+
+@config
+class Everything:
+    """All rows, whatever the budget: what more data would give."""
+
+    kind: Suppress[Literal["everything"]] = "everything"
+
+
+@config
+class Nothing:
+    """No row: the model that every arm starts from."""
+
+    kind: Suppress[Literal["nothing"]] = "nothing"
+
+
+Arm = Annotated[Picked | Matched | Everything | Nothing, Field(discriminator="kind")]
+
+
+@config
+class Config:
+    """Say what a comparison will be."""
+
+    model: Input
+    """Base model: an artifact of load-model or pretrain."""
+    data: Input
+    """Artifact of build-data, made with this model's tokenizer; its `test` split is what the arms are judged by."""
+    init: Input | None = None
+    """An adapter on the same base that every arm goes on from; a new one when left out."""
+    splits: Annotated[tuple[Literal["train", "pool", "large_pool"], ...], Field(min_length=1)] = ("pool",)
+    """Which rows of the data the arms choose from."""
+    arms: Annotated[dict[str, Arm], Field(min_length=2)]
+    """The arms by name."""
+    subject: str
+    """The arm that is held against the others."""
+    family: tuple[str, ...] = ()
+    """Arms that the claim is about: p values are adjusted over them and all budgets. Left out: every arm but the subject."""
+    budgets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Tokens that an arm may train on; each is a comparison of its own."""
+    seeds: PositiveInt = 10
+    """Trainings of each arm and budget, and draws where chance picks. A sign-flip over n seeds never gives less than 2 / 2^n."""
+    claim: str = ""
+    """What is expected, in a sentence; for the record."""
+    epochs: PositiveFloat = 1.0
+    """Passes over an arm's rows."""
+    lr: PositiveFloat = 3e-4
+    """Peak learning rate, cosine decay after warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay of AdamW."""
+    batch: PositiveInt = 16
+    """Rows in one optimiser step."""
+    rank: PositiveInt = 16
+    """Rank of a new adapter."""
+    alpha: PositiveInt = 32
+    """Scale of a new adapter, divided by the rank (or by its root with rslora)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout on the adapter's input."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    """Linear layers that get an adapter, by the end of their names."""
+    rslora: bool = False
+    """Divide alpha by the root of the rank."""
+    seed: int = 0
+    """First seed of trainings and draws; the others follow it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        named = {"subject": self.subject} | {f"family.{i}": name for i, name in enumerate(self.family)}
+        named |= {f"arms.{name}.like": arm.like for name, arm in self.arms.items() if isinstance(arm, Matched)}
+        for field, name in named.items():
+            if name not in self.arms:
+                raise ValueError(f"{field} is '{name}', which is no arm{did_you_mean(name, list(self.arms))}")
+        if not all(isinstance(self.arms[name], Picked) for field, name in named.items() if not field.startswith("family")):
+            raise ValueError("the subject, and an arm that another is matched to, must be picked by a rule")
+        if self.subject in self.family:
+            raise ValueError(f"family holds the subject '{self.subject}', which cannot be compared with itself")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ValueError("budgets holds something twice")
+        return self
+
+
+def run(config: Config, out: Path, machine: "Machine") -> None:
+    """Choose the rows of every arm, and write them down."""
+    from playpen.models import check_tokens
+
+    check_tokens(config.data, config.model)
+    rows = read_splits(config.data, config.splits, ["row_id", "source", "num_tokens", "num_labels"])
+    chosen = choices(config, rows)
+    write_table(out / "choices.parquet", chosen)
+    sizes = chosen.merge(rows, on="row_id", how="left").groupby(["budget", "arm", "seed"])["num_tokens"].agg(["size", "sum"])
+    told = sizes.groupby(["budget", "arm"]).mean().rename(columns={"size": "rows", "sum": "tokens"})
+    write_json(out / "metrics.json", {"arms": {f"{arm} {budget}": found for (budget, arm), found in told.T.to_dict().items()}})
+    (out / "plan.md").write_text(plan_text(config))
+
+
+def choices(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return budget, arm, seed and row_id of everything that will be trained on, in this order of the columns and the config."""
+    parts = []
+    for budget in config.budgets:
+        for seed in range(config.seed, config.seed + config.seeds):
+            kept: dict[str, np.ndarray] = {}
+            for name in sorted(config.arms, key=lambda arm: isinstance(config.arms[arm], Matched)):  # matched ones need theirs
+                kept[name] = _choose(config, config.arms[name], rows, budget, seed, kept, name)
+            parts += [pd.DataFrame({"budget": budget, "arm": name, "seed": seed, "row_id": kept[name]}) for name in config.arms]
+    return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"})
+
+
+def _choose(
+    config: Config, arm: "Picked | Matched | Everything | Nothing", rows: pd.DataFrame, budget: int, seed: int, kept: dict, name: str
+) -> np.ndarray:
+    """Return the row_ids of one arm, in ascending order."""
+    if isinstance(arm, Everything | Nothing):
+        return np.sort(rows["row_id"].to_numpy(str)) if isinstance(arm, Everything) else np.array([], str)
+    if isinstance(arm, Matched):
+        rng = np.random.default_rng([seed, len(config.arms), list(config.arms).index(name)])
+        return np.sort(select.match(rows, rows["row_id"].isin(kept[arm.like]), rng))
+    try:
+        one = select.Config(
+            data=config.data, splits=config.splits, scores=arm.scores, method=replace(arm.rule, tokens=budget), seed=seed
+        )
+        found = select.choose(one)
+    except (PlaypenError, ValueError) as error:
+        raise PlaypenError(f"preregister: arm '{name}': {error}") from None
+    if not found["kept"].any():
+        raise PlaypenError(f"preregister: arm '{name}' keeps no row at a budget of {budget} tokens; raise the budget")
+    return np.sort(found.loc[found["kept"], "row_id"].to_numpy(str))
+
+
+def plan_text(config: Config) -> str:
+    """Return the plan in words."""
+    family = config.family or tuple(name for name in config.arms if name != config.subject)
+    claim = f"Claim: {config.claim}\n\n" if config.claim else ""
+    return (
+        f"# Comparison, as planned\n\n{claim}"
+        f"- Subject: `{config.subject}`. Held against, with p values adjusted over all of them and all budgets (Holm): "
+        f"{', '.join(f'`{name}`' for name in family)}.\n"
+        f"- Arms: {', '.join(f'`{name}`' for name in config.arms)}; budgets: {', '.join(map(str, config.budgets))} tokens.\n"
+        f"- {config.seeds} seeds, from {config.seed}; each arm is trained once a seed and budget, all from the same model, "
+        f"{config.epochs:g} epochs at a learning rate of {config.lr:g}.\n"
+        "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the larger of "
+        "two sign-flip p values, over seeds and over rows. Interval: 95 %, over both.\n"
+    )
