@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     import numpy as np
 
     from playpen.dashboard_data.corpus import Corpus
+    from playpen.dashboard_data.describe import Study
     from playpen.dashboard_data.entries import Chunk
-    from playpen.dashboard_data.exports import Neuronpedia
+    from playpen.dashboard_data.exports import Batches, Neuronpedia
     from playpen.dashboard_data.near_misses import NearMisses
     from playpen.dashboard_data.opening import Opened
     from playpen.dashboard_data.shards import Maker
     from playpen.dashboard_data.stopwatch import Stopwatch
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 PARTNERS = 10
 """Neighbours and correlated features listed of each feature."""
@@ -197,7 +198,18 @@ def prepare(job: Job, chunks: "list[Chunk]", near: "NearMisses") -> "Maker":
         seed=config.seed,
     )
     lens, text = find_lens(opened.model, opened.hook, len(opened.tokenizer)), TokenText(opened.tokenizer)
-    return Maker(study, chunks, directions, lens, text, config.shard_features, job.out, job.work)
+    return Maker(study, chunks, directions, lens, text, config.shard_features, job.out, job.work, batches(job, study, directions))
+
+
+def batches(job: Job, study: "Study", directions: Any) -> "Batches | None":
+    """Return what writes Neuronpedia's files, when they are wanted."""
+    from playpen.dashboard_data.exports import Batches
+
+    if job.named is None:
+        return None
+    place = directions.cpu().numpy()
+    name = model_name(job.config.data)
+    return Batches(job.named, study.features, study.correlated, place, study.corpus, name, job.out / "neuronpedia")
 
 
 def describe(job: Job, maker: "Maker") -> "tuple[list[dict[str, Any]], np.ndarray]":
@@ -219,19 +231,13 @@ def describe(job: Job, maker: "Maker") -> "tuple[list[dict[str, Any]], np.ndarra
 def write_dashboard(job: Job, maker: "Maker", rows: "list[dict[str, Any]]", places: "np.ndarray") -> None:
     """Write all that is not a shard: the list, the page, what the local server needs, and the exports."""
     from playpen.dashboard.page import write_page
-    from playpen.dashboard_data.exports import Batches, write_lines
+    from playpen.dashboard_data.exports import write_lines
     from playpen.dashboard_data.listing import write_list
     from playpen.tables import write_json
 
-    config, study, out = job.config, maker.study, job.out
-    scripts = [maker.script(number) for number in range(maker.count())]
+    config, out = job.config, job.out
     if "json" in config.exports:
-        write_lines(scripts, out / "features.jsonl.gz")
-    if job.named is not None:
-        directions = maker.directions.cpu().numpy()
-        batches = Batches(job.named, study.features, study.correlated, directions, study.corpus, model_name(config.data))
-        for number, script in enumerate(scripts):
-            batches.write(number, script, out / "neuronpedia")
+        write_lines([maker.script(number) for number in range(maker.count())], out / "features.jsonl.gz")
     write_list(out, make_meta(job, maker), rows, places, maker.search())
     beside = {name: os.path.relpath(path, out.resolve()) for name, path in (("sae", config.sae), ("model", config.model))}
     write_json(out / "serve.json", beside)
