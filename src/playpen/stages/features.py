@@ -293,8 +293,9 @@ def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
     }
 
 
-def measure(job: Job, maker: "Maker", rows: "list[dict[str, Any]]") -> dict[str, float]:
+def measure(job: Job, maker: "Maker", rows: "list[dict[str, Any]]") -> dict[str, float | None]:
     """Return sizes, speeds and shares; seconds are of all runs that it took."""
+    from playpen import resident_memory
     from playpen.dashboard_data.describe import DEAD, DENSE, SINGLE_TOKEN
 
     corpus, n, phases = job.corpus, len(rows), job.watch.seconds
@@ -310,14 +311,6 @@ def measure(job: Job, maker: "Maker", rows: "list[dict[str, Any]]") -> dict[str,
         "seconds": round(sum(phases.values()), 2),
         "features_per_second": round(n / max(sum(phases.values()), 1e-9), 2),
         "tokens_per_second": round(corpus.num_tokens / max(phases.get("encode", 0), 1e-9)),
-        "peak_rss": peak_memory(),
+        "peak_rss": resident_memory.peak(),
         "page_bytes": sum(file.stat().st_size for file in page),
     }
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has held."""
-    import resource
-    import sys
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
