@@ -16,7 +16,8 @@ def test_the_peak_is_that_since_counting_began() -> None:
     del held
     assert resident_memory.start_peak()
     after = resident_memory.peak()
-    assert before is not None and after is not None
+    assert before is not None
+    assert after is not None
     assert before - after > 250 * MB
 
 
