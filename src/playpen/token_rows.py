@@ -33,7 +33,7 @@ class TokenRows:
     side: np.ndarray
     """`prompts` or `control` in a mixed corpus, else empty."""
     group: np.ndarray
-    """What may not be parted by a hold-out: the near-duplicates of a chat, the pieces and copies of a document."""
+    """What may not be parted by a hold-out: a chat's near-duplicates, a document's pieces and copies, the answers to one question."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,5 +81,5 @@ def read_corpus(artifact: Path) -> TokenRows:
         numbers.append(table["documents"].combine_chunks().flatten().to_numpy())
     place = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
     of_piece = documents.iloc[place]
-    columns = (of_piece[name].to_numpy(object) for name in ("row_id", "source", "category", "side", "row_id"))
+    columns = (of_piece[name].to_numpy(object) for name in ("row_id", "source", "category", "side", "group"))
     return TokenRows(ids, *columns)
