@@ -1,5 +1,7 @@
 """TransformerLens' names of hooks stand for the same places in models of several families."""
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -42,7 +44,13 @@ def pythia(parallel=True):
     return GPTNeoXForCausalLM(GPTNeoXConfig(use_parallel_residual=parallel, **SMALL))
 
 
-SMALL = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 60}
+SMALL: dict[str, Any] = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "vocab_size": 60,
+}
 MODELS = {
     "gemma": tiny.make_model,
     "gpt_neo": gpt_neo,
