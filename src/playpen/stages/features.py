@@ -3,8 +3,9 @@
     playpen features --sae runs/demo/sae --model runs/demo/base --data runs/demo/data --splits train pool
 
 The base runs once over rows of the data, up to the SAE's hook; every active entry goes to disk, a chunk at a time. From these
-files everything is computed exactly, a few features at a time, in memory that does not grow with the tokens. The result is a
-page that opens from disk, `index.html`, and the files that it reads: docs/dashboard_format.md.
+files everything is computed exactly, a few features at a time: memory grows by 9 bytes a token, and by 12 for each active entry
+of the features of one shard. The result is a page that opens from disk, `index.html`, and the files that it reads:
+docs/dashboard_format.md.
 """
 
 import os
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from playpen.dashboard_data.stopwatch import Stopwatch
     from playpen.machine import Machine
 
-VERSION = 2
+VERSION = 3
 RESUMABLE = True
 PARTNERS = 10
 """Neighbours and correlated features listed of each feature."""
@@ -267,7 +268,7 @@ def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
     """Return what the meta file says, but its format."""
     from playpen.artifact import read_manifest
     from playpen.dashboard_data.encoding import WITH_PRE_ACTIVATIONS
-    from playpen.dashboard_data.listing import categories, columns, sources
+    from playpen.dashboard_data.listing import categories, columns, sides_length_auroc, sources
     from playpen.tables import read_metrics
 
     config, corpus, info = job.config, job.corpus, job.opened.info
@@ -281,6 +282,7 @@ def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
         "corpus": {"tokens": corpus.num_tokens, "rows": len(corpus.document_of), "documents": len(corpus.documents)},
         "sources": sources(corpus),
         "categories": categories(corpus),
+        "length_auroc": sides_length_auroc(corpus),
         "num_features": len(job.features),
         "shard_features": maker.size,
         "num_shards": maker.count(),
