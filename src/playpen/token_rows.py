@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from playpen.config import PlaypenError
 from playpen.tables import read_splits, table_files
 
 PROMPTS, CONTROL = "prompts", "control"
@@ -67,6 +68,10 @@ def read_chat_rows(artifact: Path, splits: Sequence[str]) -> TokenRows:
 def read_corpus(artifact: Path) -> TokenRows:
     """Read a mixed corpus: each piece of a document in a block is a row."""
     documents = pd.concat([pq.read_table(file).to_pandas() for file in table_files(artifact, "documents")], ignore_index=True)
+    if "group" not in documents:
+        raise PlaypenError(
+            f"{artifact}: the table documents has no column 'group': it was made by an earlier mix-corpus; make it again"
+        )
     ids: list[np.ndarray] = []
     numbers: list[np.ndarray] = []
     for file in table_files(artifact, "blocks"):

@@ -70,6 +70,7 @@ def write_corpus(path, base):
         ids = tokenizer.encode(text if prompt else text.upper(), add_special_tokens=False)
         name = {"row_id": f"{hash_of(text)}{prompt:d}", "copy": 0, "num_tokens": len(ids), "document": number}
         kind = {"source": ("asked", "told")[number // 2 % 2] if prompt else "loud", "side": ("control", "prompts")[prompt]}
+        name["group"] = name["row_id"]
         documents.append({**name, **kind, "category": ("refusal", "none")[number // 4 % 2] if prompt else ""})
         while ids:
             if len(blocks[-1]) > 45:

@@ -205,6 +205,7 @@ def prepare(job: Job, chunks: "list[Chunk]", near: "NearMisses") -> "Maker":
 def batches(job: Job, study: "Study", directions: Any) -> "Batches | None":
     """Return what writes Neuronpedia's files, when they are wanted."""
     from playpen.dashboard_data.exports import Batches
+    from playpen.models import model_name
 
     if job.named is None:
         return None
@@ -248,20 +249,11 @@ def write_dashboard(job: Job, maker: "Maker", rows: "list[dict[str, Any]]", plac
 def export_name(config: Config, opened: "Opened") -> "Neuronpedia | None":
     """Return how Neuronpedia calls the SAE, when its format is wanted."""
     from playpen.dashboard_data.exports import neuronpedia_name
+    from playpen.models import model_name
 
     if "neuronpedia" not in config.exports:
         return None
     return neuronpedia_name(config.neuronpedia, opened.hook.name, model_name(config.model), model_name(config.sae))
-
-
-def model_name(artifact: str) -> str:
-    """Return what an artifact was brought in from or, when it was made here, its own name."""
-    from playpen.artifact import read_manifest
-
-    manifest = read_manifest(artifact)
-    source = manifest["config"].get("source")
-    known = source if isinstance(source, dict) else {}
-    return known.get("id") or known.get("package") or manifest["name"]
 
 
 def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
@@ -269,6 +261,7 @@ def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
     from playpen.artifact import read_manifest
     from playpen.dashboard_data.encoding import WITH_PRE_ACTIVATIONS
     from playpen.dashboard_data.listing import categories, columns, sides_length_auroc, sources
+    from playpen.models import model_name
     from playpen.tables import read_metrics
 
     config, corpus, info = job.config, job.corpus, job.opened.info
