@@ -40,16 +40,17 @@ def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: M
     return found
 
 
-def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean: bool) -> Tensor:
+def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean: bool, root: bool = False) -> Tensor:
     """Run forward and backward of the summed losses of padded rows [N, S]; return each row's mean nats [N].
 
-    With `mean`, a row's loss is the mean over its labels, otherwise their sum. The gradient of the head's input is made
+    With `mean`, a row's loss is the mean over its labels, otherwise their sum; with `root` the weight of a label is the root of
+    that, as the Fisher matrix of such losses needs, whose labels are independent draws. The gradient of the head's input is made
     slice by slice, then sent once through the backbone; parameters' gradients are dropped, because the caller listens
     with hooks. No gradient of the head or the embedding is ever made.
     """
     hidden, targets, owner = labelled(model, ids, mask, labels)
     count = num_labels(labels)
-    weight = (1 / count if mean else torch.ones_like(count))[owner]
+    weight = (1 / count if mean else torch.ones_like(count)).pow(0.5 if root else 1)[owner]
     head, below, sums = output_head(model), torch.empty_like(hidden), torch.zeros_like(count)
     for part in _slices(hidden, head):
         leaf = hidden[part].detach().requires_grad_()
@@ -59,6 +60,34 @@ def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean:
     hidden.backward(below)
     model.zero_grad(set_to_none=True)
     return sums / count
+
+
+def sampled_labels(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine, seed: int) -> list[np.ndarray]:
+    """Return int64 labels drawn from the model's own predictions where `labels` has one, else -100; of the rows' lengths.
+
+    The draw at a token depends on the seed, the row's place and the token's, never on the batch. Gradients of the loss on
+    such labels make the Fisher matrix, those on the data's own only the empirical one (Kunstner et al. 2019, arXiv
+    1905.12558, section 2).
+    """
+    rng = np.random.default_rng(seed)
+    places = [np.flatnonzero(np.asarray(row)[1:] != IGNORE) + 1 for row in labels]
+    draws, found = [rng.random(len(place)) for place in places], [np.full(len(ids), IGNORE, np.int64) for ids in input_ids]
+    with torch.no_grad():
+        for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
+            hidden, _, _ = labelled(model, *pad(input_ids, labels, rows, machine.torch_device()))
+            uniform = torch.from_numpy(np.concatenate([draws[row] for row in rows])).float().to(hidden.device)
+            head = output_head(model)
+            drawn = torch.cat([_inverse_cdf(head(hidden[part]), uniform[part]) for part in _slices(hidden, head)]).cpu().numpy()
+            ends = np.cumsum([len(places[row]) for row in rows])
+            for row, tokens in zip(rows, np.split(drawn, ends[:-1]), strict=True):
+                found[row][places[row]] = tokens
+    return found
+
+
+def _inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Return the token [T] at which the cumulated probabilities of each row of logits [T, V] pass its number in [0, 1]."""
+    total = torch.softmax(logits, -1).cumsum(-1)
+    return torch.searchsorted(total, uniform.unsqueeze(1) * total[:, -1:], right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
 def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
