@@ -77,6 +77,7 @@ class Job:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables `explained`, `contributions`, `firings`, `tokens` and `selection_features`, and `metrics.json`."""
+    import pyarrow as pa
     from tqdm import tqdm
 
     from playpen.feature_names import open_names
@@ -92,7 +93,10 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
             progress.update(table.num_rows)
     seconds = time.monotonic() - started
     features = selection_features(job, names)
-    write_table(out / "selection_features.parquet", features)
+    # Without pandas' own notes in the file, a link that is not there is read as none.
+    write_table(
+        out / "selection_features.parquet", pa.Table.from_pandas(features, preserve_index=False).replace_schema_metadata(None)
+    )
     speed = {"seconds": round(seconds, 2), "rows_per_second": round(made / max(seconds, 1e-9), 2)}
     write_json(out / "metrics.json", {**measure(job, len(features)), **speed})
 
