@@ -16,9 +16,9 @@ from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.models import load_tokenizer, model_files
 from playpen.saes import write_sae
+from playpen.selection_rules import TopK
 from playpen.stages import classify, explain, fingerprint, predict, select
 from playpen.stages.classify import Top
-from playpen.stages.select import TopK
 from playpen.tables import read_metrics, read_table, write_table
 
 POOL, LARGE, KEPT, D_SAE = 80, 45, 15, 64

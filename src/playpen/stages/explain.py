@@ -125,7 +125,7 @@ def read_rows(config: Config, learnt: set[str]) -> "pd.DataFrame":
 
     Raises when the selection was made from other rows, or leaves nothing to compare.
     """
-    from playpen.stages.select import length_bin
+    from playpen.selection_budget import length_bin
     from playpen.tables import join, read_splits, read_table
 
     offered = read_splits(config.data, config.splits, ["row_id", "source", "num_tokens"])
