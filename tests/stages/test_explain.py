@@ -16,7 +16,7 @@ from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.models import load_tokenizer, model_files
 from playpen.saes import write_sae
-from playpen.selection_rules import TopK
+from playpen.selection_rules import Random, TopK
 from playpen.stages import classify, explain, fingerprint, predict, select
 from playpen.stages.classify import Top
 from playpen.tables import read_metrics, read_table, write_table
@@ -248,7 +248,7 @@ def test_rows_that_the_classifier_learnt_from_are_marked(home: Path, tmp_path: P
 
 
 def test_what_does_not_fit_is_refused_in_one_line_before_any_work(home: Path, tmp_path: Path) -> None:
-    run_stage(tmp_path / "all", select, data=str(home / "data"), splits=("large_pool",), method=select.Random(k=LARGE))
+    run_stage(tmp_path / "all", select, data=str(home / "data"), splits=("large_pool",), method=Random(k=LARGE))
     other = write_dashboard(home, tmp_path / "page", "other_sae")
     refused = [
         (config(home, selection=str(tmp_path / "all")), "all keeps every row, so nothing tells kept rows from rejected ones"),
