@@ -6,6 +6,7 @@ vocabulary of 262,144 needs no more memory than the rest of the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,16 @@ LOGITS = 2**26
 TokenLists = Sequence[Sequence[int]]
 
 
-def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine) -> np.ndarray:
+def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine, bar: tqdm | None = None) -> np.ndarray:
     """Return float32 [rows]: mean nats per supervised token of each row, in the order given.
 
     `model` is a causal language model of transformers or a PEFT model on one, in evaluation mode. `labels` are unshifted,
-    -100 where a token carries no loss. Raises PlaypenError for a row without a label after its first token.
+    -100 where a token carries no loss. `bar` is told the tokens done, in place of a bar of this call's own. Raises PlaypenError
+    for a row without a label after its first token.
     """
-    found = np.full(len(input_ids), np.nan, np.float32)
-    with torch.no_grad(), tqdm(total=sum(map(len, input_ids)), desc="losses", unit="token", disable=None, mininterval=1) as bar:
+    found, total = np.full(len(input_ids), np.nan, np.float32), sum(map(len, input_ids))
+    own = tqdm(total=total, desc="losses", unit="token", disable=None, mininterval=1) if bar is None else nullcontext(bar)
+    with torch.no_grad(), own as bar:
         for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
             ids, mask, targets = pad(input_ids, labels, rows, machine.torch_device())
             sums = _row_sums(model, ids, mask, targets)
