@@ -10,6 +10,7 @@ from playpen import cli
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError, make_config
 from playpen.rivals import vectors
+from playpen.selection_rules import TopK
 from playpen.stages import score, select
 from playpen.tables import read_metrics, read_table, write_table
 
@@ -77,7 +78,7 @@ def test_minilm_finds_the_near_copy_and_writes_its_vectors(home, tmp_path):
 
 def test_the_scores_can_be_selected_from(home, tmp_path):
     tiny.write_artifact(tmp_path / "scores", "score", lambda out: score.run(config(home, "bm25", aggregate="max"), out, CPU))
-    cfg = select.Config(data=str(home / "data"), scores=str(tmp_path / "scores"), method=select.TopK(k=1))
+    cfg = select.Config(data=str(home / "data"), scores=str(tmp_path / "scores"), method=TopK(k=1))
     chosen = select.choose(cfg)
     assert chosen.loc[chosen["kept"], "row_id"].tolist() == [pool_of(home)["row_id"][PLACE]]
 
