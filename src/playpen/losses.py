@@ -54,15 +54,31 @@ def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean:
     hidden, targets, owner = labelled(model, ids, mask, labels)
     count = num_labels(labels)
     weight = (1 / count if mean else torch.ones_like(count)).pow(0.5 if root else 1)[owner]
-    head, below, sums = output_head(model), torch.empty_like(hidden), torch.zeros_like(count)
+    nats = _send_back(model, hidden, targets, weight)
+    model.zero_grad(set_to_none=True)
+    return torch.zeros_like(count).index_add_(0, owner, nats) / count
+
+
+def backward_labels(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor, divisor: float) -> float:
+    """Add the gradients of the summed loss of all labels of padded rows [N, S], over `divisor`, to those that the parameters have.
+
+    With all labels of a batch as `divisor`, its parts add up to the mean loss over its labels. No mask is needed where the
+    padding is on the right and attention is causal: no real token looks at it. Returns the sum in nats, not divided.
+    """
+    hidden, targets, _ = labelled(model, ids, mask, labels)
+    return float(_send_back(model, hidden, targets, torch.full((len(targets),), 1 / divisor, device=hidden.device)).sum())
+
+
+def _send_back(model: Any, hidden: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Run backward of the weighted loss at hidden states [T, D], whose logits are made slice by slice; return the nats [T]."""
+    head, below, nats = output_head(model), torch.empty_like(hidden), torch.empty_like(weight)
     for part in _slices(hidden, head):
         leaf = hidden[part].detach().requires_grad_()
-        nats = cross_entropy(head(leaf), targets[part], reduction="none")
-        (below[part],) = torch.autograd.grad((nats * weight[part]).sum(), leaf)
-        sums.index_add_(0, owner[part], nats.detach())
+        lost = cross_entropy(head(leaf), targets[part], reduction="none")
+        (below[part],) = torch.autograd.grad((lost * weight[part]).sum(), leaf)
+        nats[part] = lost.detach()
     hidden.backward(below)
-    model.zero_grad(set_to_none=True)
-    return sums / count
+    return nats
 
 
 def sampled_labels(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine, seed: int) -> list[np.ndarray]:
@@ -102,7 +118,7 @@ def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     return sums
 
 
-def labelled(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def labelled(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return, for every position that predicts a label: its last hidden state [T, D], the label [T] and its row [T]."""
     hidden = causal_model(model).base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     owner, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
