@@ -1,5 +1,6 @@
 """The page of explore in a browser: the plot, its filters, a chat as a heat map, two selections side by side."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,7 @@ def test_a_point_tells_its_row_and_opens_it_when_clicked(page):
     page.mouse.move(*spot(page, i))
     expect(page.locator("#tip")).to_contain_text(make_rows()["source"][i])
     page.mouse.click(*spot(page, i))
+    page.wait_for_url(re.compile(r"[#&]row="))
     assert state(page)["row"] == row(i)
     expect(page.locator(".chat")).to_contain_text("where is it")
 
@@ -119,6 +121,7 @@ def test_a_drag_keeps_a_range_of_predictions(page):
     page.mouse.down()
     page.mouse.move(box["x"] + 250, box["y"] + 140, steps=4)
     page.mouse.up()
+    page.wait_for_url(re.compile(r"[#&]high="))
     low, high = (float(state(page)[key]) for key in ("low", "high"))
     assert low < high
     expect(page.locator("#count")).to_contain_text(listed(make_rows(), make_rows()["log_odds"].between(low, high)))
