@@ -100,9 +100,11 @@ def write_rows(call: argparse.Namespace) -> dict:
         corpus / "blocks" / "shard-00000.parquet",
         pa.table({name: pa.array(values, pa.list_(kinds[name])) for name, values in blocks.items()}),
     )
+    names = [f"{i:016x}" for i in range(len(ids))]
     columns = {
         "document": range(len(ids)),
-        "row_id": [f"{i:016x}" for i in range(len(ids))],
+        "row_id": names,
+        "group": names,
         "num_tokens": [call.length] * len(ids),
     }
     same = {"source": "rows", "category": "", "side": "", "copy": 0}

@@ -73,7 +73,7 @@ class Mixer:
     def __init__(self, stream: RowStream, capacity: int, batch: int, seed: int, tokens: int) -> None:
         self.stream, self.batch, self.piece, self.left = stream, batch, PIECE_BATCHES * batch, tokens
         self.whole = stream.tokens <= capacity
-        self.size = stream.tokens if self.whole else max(capacity, 2 * batch)
+        self.size = stream.tokens if self.whole else max(min(capacity, tokens - tokens % batch), 2 * batch)
         self.draw = torch.Generator().manual_seed(seed)
         self.buffer = torch.empty(0)
         self.order = torch.empty(0, dtype=torch.int64)

@@ -120,9 +120,7 @@ def train(trainer: Trainer, config: Any, out: Path, machine: Machine) -> dict[st
         trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
     rows = [r for r in trainer.state.log_history if "loss" in r]
-    history = pd.DataFrame(
-        {key: [float(r.get(key, float("nan"))) for r in rows] for key in ("step", *NUMBERS)}
-    )
+    history = pd.DataFrame({key: [float(r.get(key, float("nan"))) for r in rows] for key in ("step", *NUMBERS)})
     if trainer.is_world_process_zero():
         write_table(out / "history.parquet", history.astype({"step": "int64"}))
     tail = history["loss"].iloc[-max(1, len(history) // 10) :]

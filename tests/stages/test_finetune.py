@@ -184,3 +184,24 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-9").mkdir()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+
+
+def test_the_moments_kept_after_one_step_are_adams_of_one_gradient(home: Path, tmp_path: Path) -> None:
+    from playpen.moments import read_moments
+
+    made = train(home, tmp_path / "one", batch=24, dropout=0.0, keep_moments=True)
+    kept = read_moments(made)
+    assert (kept.step, kept.beta1, kept.beta2, kept.eps) == (1, 0.9, 0.999, 1e-8)
+    assert set(kept.first) == set(kept.second) == set(weights(made))
+    for name, first in kept.first.items():
+        assert first.shape == weights(made)[name].shape
+        assert torch.allclose((first / 0.1) ** 2, kept.second[name] / 0.001, rtol=1e-4, atol=1e-12)
+    assert any(first.abs().max() > 0 for first in kept.first.values())
+
+
+def test_moments_are_kept_only_when_asked_for_and_change_nothing(home: Path, tmp_path: Path) -> None:
+    with_them, without = (train(home, tmp_path / str(keep), keep_moments=keep) for keep in (True, False))
+    assert (with_them / "optimizer.safetensors").exists()
+    assert not (without / "optimizer.safetensors").exists()
+    one, two = weights(with_them), weights(without)
+    assert all(torch.equal(one[key], two[key]) for key in one)
