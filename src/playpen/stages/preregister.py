@@ -23,8 +23,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from tyro.conf import Suppress
 
 from playpen.config import Input, PlaypenError, config, did_you_mean
+from playpen.selection_budget import Budget
+from playpen.selection_rules import Method, TopK, draw_alike
 from playpen.stages import select
-from playpen.stages.select import Method, TopK
 from playpen.tables import read_splits, write_json, write_table
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ class Config:
                 raise ValueError(f"{field} is '{name}', which is no arm{did_you_mean(name, list(self.arms))}")
         if not all(isinstance(self.arms[name], Picked) for field, name in named.items() if not field.startswith("family")):
             raise ValueError("the subject, and an arm that another is matched to, must be picked by a rule")
+        for name, arm in self.arms.items():
+            if isinstance(arm, Picked) and (not isinstance(arm.rule, Budget) or arm.rule.limited):
+                raise ValueError(f"arms.{name}: its rule must leave k, tokens and labels to budgets; {arm.rule.kind} does not")
         if self.subject in self.family:
             raise ValueError(f"family holds the subject '{self.subject}', which cannot be compared with itself")
         if len(set(self.budgets)) < len(self.budgets):
@@ -149,35 +153,48 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
 
 def choices(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
     """Return budget, arm, seed and row_id of everything that will be trained on, in this order of the columns and the config."""
+    offered = {name: _offered(config, name, arm) for name, arm in config.arms.items() if isinstance(arm, Picked)}
     parts = []
     for budget in config.budgets:
         for seed in range(config.seed, config.seed + config.seeds):
-            kept: dict[str, np.ndarray] = {}
-            for name in sorted(config.arms, key=lambda arm: isinstance(config.arms[arm], Matched)):  # matched ones need theirs
-                kept[name] = _choose(config, config.arms[name], rows, budget, seed, kept, name)
+            kept = {name: _pick(config, name, table, budget, seed) for name, table in offered.items()}
+            kept |= {name: _other(config, name, rows, kept, seed) for name in config.arms if name not in kept}
             parts += [pd.DataFrame({"budget": budget, "arm": name, "seed": seed, "row_id": kept[name]}) for name in config.arms]
     return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"})
 
 
-def _choose(
-    config: Config, arm: "Picked | Matched | Everything | Nothing", rows: pd.DataFrame, budget: int, seed: int, kept: dict, name: str
-) -> np.ndarray:
-    """Return the row_ids of one arm, in ascending order."""
-    if isinstance(arm, Everything | Nothing):
-        return np.sort(rows["row_id"].to_numpy(str)) if isinstance(arm, Everything) else np.array([], str)
-    if isinstance(arm, Matched):
-        rng = np.random.default_rng([seed, len(config.arms), list(config.arms).index(name)])
-        return np.sort(select.match(rows, rows["row_id"].isin(kept[arm.like]), rng))
+def _offered(config: Config, name: str, arm: Picked) -> pd.DataFrame:
+    """Return the rows that an arm chooses from, with its scores."""
     try:
-        one = select.Config(
-            data=config.data, splits=config.splits, scores=arm.scores, method=replace(arm.rule, tokens=budget), seed=seed
-        )
-        found = select.choose(one)
-    except (PlaypenError, ValueError) as error:
+        rule = replace(arm.rule, tokens=1)
+        return select.read_rows(select.Config(data=config.data, splits=config.splits, scores=arm.scores, method=rule))
+    except PlaypenError as error:
+        raise PlaypenError(f"preregister: arm '{name}': {error}") from None
+
+
+def _pick(config: Config, name: str, offered: pd.DataFrame, budget: int, seed: int) -> np.ndarray:
+    """Return the row_ids that an arm's rule keeps, in ascending order."""
+    arm = config.arms[name]
+    assert isinstance(arm, Picked)
+    try:
+        found = select.in_order(offered, replace(arm.rule, tokens=budget), seed)
+    except PlaypenError as error:
         raise PlaypenError(f"preregister: arm '{name}': {error}") from None
     if not found["kept"].any():
         raise PlaypenError(f"preregister: arm '{name}' keeps no row at a budget of {budget} tokens; raise the budget")
     return np.sort(found.loc[found["kept"], "row_id"].to_numpy(str))
+
+
+def _other(config: Config, name: str, rows: pd.DataFrame, kept: dict[str, np.ndarray], seed: int) -> np.ndarray:
+    """Return the row_ids of an arm that no rule picks, in ascending order."""
+    arm = config.arms[name]
+    if isinstance(arm, Nothing):
+        return np.array([], str)
+    if isinstance(arm, Everything):
+        return np.sort(rows["row_id"].to_numpy(str))
+    assert isinstance(arm, Matched)
+    drawn = draw_alike(rows, rows["row_id"].isin(kept[arm.like]), np.random.default_rng([seed, list(config.arms).index(name)]))
+    return np.sort(rows.loc[drawn >= 1, "row_id"].to_numpy(str))
 
 
 def plan_text(config: Config) -> str:
