@@ -7,8 +7,7 @@ It takes rows of one length only, so the corpus is cut anew into rows of --lengt
 Neuronpedia runs it, with its activation cache and default sizes, on the transformers model itself behind the few methods of
 TransformerLens that it calls, because the releases of that which it allows open a Gemma 3 by its name on the hub only. Its time
 is linear in batches of features, after a first one that fills the cache: --batches are run and printed, the rest counts like the
-last. Our seconds are those of the whole stage, opening the model and writing Neuronpedia's files too among them, and the
-processor's also those of importing; SAEDashboard's are those of its batches alone.
+last. The seconds of both are those of a process of its own from its start to its end: importing and opening the model too.
 
 Prints a table and, as its last line, `ratio X`: our features a second over SAEDashboard's, by the clock. On a machine that
 others use too, the processor's seconds beside it are the fairer measure; give both one thread then.
@@ -22,6 +21,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("sae-dashboard==0.8.0", "pyarrow<22", "pandas<3")
 """SAEDashboard, and the last of what it needs but does not pin that its numpy 1 can load."""
@@ -100,9 +100,11 @@ def write_rows(call: argparse.Namespace) -> dict:
         corpus / "blocks" / "shard-00000.parquet",
         pa.table({name: pa.array(values, pa.list_(kinds[name])) for name, values in blocks.items()}),
     )
+    names = [f"{i:016x}" for i in range(len(ids))]
     columns = {
         "document": range(len(ids)),
-        "row_id": [f"{i:016x}" for i in range(len(ids))],
+        "row_id": names,
+        "group": names,
         "num_tokens": [call.length] * len(ids),
     }
     same = {"source": "rows", "category": "", "side": "", "copy": 0}
@@ -125,21 +127,24 @@ def environment(call: argparse.Namespace) -> dict[str, str]:
 
 
 def run_ours(call: argparse.Namespace, spec: dict) -> dict:
-    """Run the stage in a process of its own, Neuronpedia's files among its output; the seconds are those of the whole stage."""
+    """Run the stage in a process of its own, Neuronpedia's files among its output."""
     root = call.work / f"ours-{time.time_ns()}"
     flags = {"--sae": spec["artifact"], "--model": spec["model"], "--data": spec["corpus"], "--root": root}
     flags |= {"--tokens": "None", "--features": call.features, "--exports": "neuronpedia", "--machine.device": "cpu"}
     words = [str(word) for pair in flags.items() for word in pair]
-    before = cpu_seconds(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "playpen", "features", *words], check=True, env=environment(call))
-    cpu = cpu_seconds(resource.RUSAGE_CHILDREN) - before
+    used = run_process([sys.executable, "-m", "playpen", "features", *words], env=environment(call))
     made = next(root.glob("features-*"))
-    metrics, manifest = (json.loads((made / name).read_text()) for name in ("metrics.json", "manifest.json"))
+    metrics = json.loads((made / "metrics.json").read_text())
     print(json.dumps({name: value for name, value in metrics.items() if name.startswith("seconds")}))
     size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
-    seconds = manifest["provenance"]["seconds"]
-    row = {"features": metrics["features"], "tokens": spec["tokens"], "seconds": seconds, "cpu": cpu}
-    return {**row, "peak": metrics["peak_rss"], "bytes": size}
+    return {"features": metrics["features"], "tokens": spec["tokens"], **used, "peak": metrics["peak_rss"], "bytes": size}
+
+
+def run_process(words: list[str], **how: Any) -> dict[str, float]:
+    """Run a command; return its seconds by the clock and by the processor."""
+    started, before = time.time(), cpu_seconds(resource.RUSAGE_CHILDREN)
+    subprocess.run(words, check=True, **how)
+    return {"seconds": time.time() - started, "cpu": cpu_seconds(resource.RUSAGE_CHILDREN) - before}
 
 
 def cpu_seconds(who: int) -> float:
@@ -156,12 +161,12 @@ def run_theirs(call: argparse.Namespace, spec: dict, side: Path) -> dict:
     (call.work / "inside.json").write_text(json.dumps(inside))
     command = [str(side), __file__, "--inside", str(call.work / "inside.json")]
     with (call.work / "theirs.log").open("wb") as log:
-        subprocess.run(command, check=True, env=environment(call), stdout=log, stderr=log)
+        used = run_process(command, env=environment(call), stdout=log, stderr=log)
     found = json.loads((call.work / "theirs.json").read_text())
     for name in ("seconds", "cpu"):
         figures = " ".join(f"{value:.1f}" for value in found[name])
         print(f"SAEDashboard: {name} of its batches of {call.batch} features, {few} of {batches}: {figures}")
-    row = {name: sum(found[name]) + (batches - few) * found[name][-1] for name in ("seconds", "cpu")}
+    row = {name: used[name] + (batches - few) * found[name][-1] for name in ("seconds", "cpu")}
     size = found["bytes"] * batches / few
     return {"features": call.features, "tokens": spec["tokens"], **row, "peak": found["peak"], "bytes": size}
 

@@ -98,6 +98,7 @@ def make_rows(path: Path, base: Path, tokens: int) -> Path:
         write_table(out / "blocks" / "shard-00000.parquet", pa.table({"input_ids": pa.array(list(blocks), lists), **one}))
         names = {name: [text] * count for name, text in (("source", "world"), ("category", ""), ("side", "control"))}
         numbers = {"document": np.arange(count), "row_id": [f"{i:016x}" for i in range(count)]}
+        numbers["group"] = numbers["row_id"]
         write_table(out / "documents" / "shard-00000.parquet", pa.table({**numbers, **names}))
         write_json(out / "metrics.json", {"tokenizer": artifact.digest(str(model_files(base).tokenizer / "tokenizer.json"))})
 

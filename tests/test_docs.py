@@ -138,19 +138,19 @@ def test_the_method_of_the_page_on_adding_one_works():
     import numpy as np
     import pandas as pd
 
-    from playpen.stages import select
+    from playpen import selection_rules
 
     text = (HOME / "docs" / NEW_METHOD).read_text()
     code = re.search(r"```python\n(.*?)```", text, re.S)
     assert code
-    names = dict(vars(select))
+    names = dict(vars(selection_rules))
     exec(code[1], names)
     rows = pd.DataFrame({"num_labels": [5, 2, 9], "num_tokens": [9, 9, 9]})
     method = names["Shortest"](k=1)
     assert method(rows, np.random.default_rng(0)).idxmax() == 1
     assert {entry for line in re.findall(r"kind: select,.*", text) for entry in re.findall(r"(\w+):", line)} <= {
         *("kind", "method", "k"),
-        *select.Config.__dataclass_fields__,
+        *load_stage("select").Config.__dataclass_fields__,
     }
 
 

@@ -79,3 +79,20 @@ def test_batches_hold_every_row_once_within_the_budget():
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     assert batches[0] == [6], "the longest row comes first and, above the budget, alone"
     assert all(len(batch) * max(lengths[row] for row in batch) <= 100 for batch in batches[1:])
+
+
+def test_sampled_labels_follow_the_models_own_probabilities_and_not_the_batch(rows):
+    import torch
+
+    model, (ids, labels) = tiny.make_model(), rows
+    found = losses.sampled_labels(model, ids, labels, CPU, seed=0)
+    alone = losses.sampled_labels(model, ids, labels, Machine(device="cpu", forward_tokens=1), seed=0)
+    assert all((a == b).all() for a, b in zip(found, alone, strict=True))
+    assert all(((f != IGNORE)[1:] == (np.array(t) != IGNORE)[1:]).all() for f, t in zip(found, labels, strict=True))
+    place = int(np.flatnonzero(np.array(labels[0]) != IGNORE)[0])
+    drawn = losses.sampled_labels(model, [ids[0][: place + 1]] * 2000, [labels[0][: place + 1]] * 2000, CPU, seed=1)
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([ids[0][:place]])).logits[0, -1].softmax(-1).numpy()
+    counted = np.bincount([row[place] for row in drawn], minlength=len(expected)) / 2000
+    assert 0.5 * np.abs(counted - expected).sum() < 0.6 * np.sqrt(expected * (1 - expected) / 2000).sum()
+    assert counted.argmax() == expected.argmax()

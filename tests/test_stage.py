@@ -247,7 +247,7 @@ def artifact_paths(root):
 def test_no_stage_but_validate_and_report_reads_planted_truth(kind, tmp_path):
     token = running_stage.set(kind)
     try:
-        with pytest.raises(PlaypenError, match="only validate and report may read it"):
+        with pytest.raises(PlaypenError, match="only validate, report and explore may read it"):
             read_truth(tmp_path)
     finally:
         running_stage.reset(token)

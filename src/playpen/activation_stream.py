@@ -66,13 +66,14 @@ class Mixer:
     """Draws batches at random from one preallocated buffer of activations.
 
     When the rows have no more tokens than the buffer, it holds them all and the model runs once. Otherwise, whenever half
-    of the buffer has been drawn, new activations take the places of the drawn ones.
+    of the buffer has been drawn, new activations take the places of the drawn ones, until the buffer holds all that is still
+    to be drawn: no activation is made in vain. `tokens` are drawn in all, whole batches of them.
     """
 
-    def __init__(self, stream: RowStream, capacity: int, batch: int, seed: int) -> None:
-        self.stream, self.batch, self.piece = stream, batch, PIECE_BATCHES * batch
+    def __init__(self, stream: RowStream, capacity: int, batch: int, seed: int, tokens: int) -> None:
+        self.stream, self.batch, self.piece, self.left = stream, batch, PIECE_BATCHES * batch, tokens
         self.whole = stream.tokens <= capacity
-        self.size = stream.tokens if self.whole else max(capacity, 2 * batch)
+        self.size = stream.tokens if self.whole else max(min(capacity, tokens - tokens % batch), 2 * batch)
         self.draw = torch.Generator().manual_seed(seed)
         self.buffer = torch.empty(0)
         self.order = torch.empty(0, dtype=torch.int64)
@@ -90,7 +91,7 @@ class Mixer:
         self._shuffle()
 
     def _shuffle(self) -> None:
-        served = self.size if self.whole else self.size // 2
+        served = self.size if self.whole or self.left <= self.size else self.size // 2
         self.order = torch.randperm(self.size, generator=self.draw)[: served - served % self.batch]
         self.at = 0
 
@@ -99,6 +100,8 @@ class Mixer:
 
     def __next__(self) -> Tensor:
         """Return one batch [batch, d]."""
+        if self.left < self.batch:
+            raise StopIteration
         if self.at == len(self.order):
             if not self.whole:
                 for places in self.order.to(self.buffer.device).split(self.piece):
@@ -106,6 +109,7 @@ class Mixer:
             self._shuffle()
         places = self.order[self.at : self.at + self.batch].to(self.buffer.device)
         self.at += self.batch
+        self.left -= self.batch
         return self.buffer[places]
 
     def sample(self, tokens: int) -> Tensor:
@@ -114,11 +118,11 @@ class Mixer:
 
     def state(self) -> dict[str, Any]:
         """Return everything the following batches depend on."""
-        mine = {"buffer": self.buffer, "order": self.order, "at": self.at, "draw": self.draw.get_state()}
+        mine = {"buffer": self.buffer, "order": self.order, "at": self.at, "left": self.left, "draw": self.draw.get_state()}
         return {**mine, "stream": self.stream.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from where a mixer was."""
-        self.buffer, self.order, self.at = state["buffer"], state["order"].cpu(), state["at"]
+        self.buffer, self.order, self.at, self.left = state["buffer"], state["order"].cpu(), state["at"], state["left"]
         self.draw.set_state(state["draw"].cpu())
         self.stream.load(state["stream"])

@@ -128,8 +128,8 @@ def verify(artifact: Path) -> list[str]:
     return wrong + [f"{name}: not in the manifest" for name in sorted(present - set(files))]
 
 
-def provenance(started: float, machine: Any, command: str) -> dict[str, Any]:
-    """Return who made an artifact: commit, command, package versions, machine and seconds."""
+def provenance(started: float, machine: Any, command: str, peak: int | None = None) -> dict[str, Any]:
+    """Return who made an artifact: commit, command, package versions, machine, seconds and the most bytes held while it was made."""
     return {
         "commit": _commit(),
         "command": command,
@@ -139,6 +139,7 @@ def provenance(started: float, machine: Any, command: str) -> dict[str, Any]:
         "machine": machine,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
+        "peak_memory": peak,
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -111,6 +112,25 @@ def _pooled(rows: Rows, answers: Rows, fingerprinter: Fingerprinter) -> list[np.
     if fingerprinter.tokens == "prompt":
         return [a & ~b for a, b in zip(real, answers, strict=True)]
     return real
+
+
+def token_strengths(fingerprinter: Fingerprinter, table: pa.Table) -> pd.DataFrame:
+    """Return every active entry of the pooled tokens of rows with `COLUMNS`: row_id, position (in `input_ids`), feature, strength.
+
+    A feature's strengths of a row, divided by its pooled tokens, sum to the mean that `fingerprint_rows` gives of the same table.
+    """
+    f, rows, labels = fingerprinter, _ragged(table["input_ids"]), _ragged(table["labels"])
+    answers, names = [row != IGNORE for row in labels], table["row_id"].to_numpy()
+    counted = _pooled(rows, answers, f)
+    parts = [(names[:0], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    for batch, values in iter_activations(f.model, f.hook, rows, counted, f.machine):
+        token, feature, strength = (part.cpu().numpy() for part in encode_sparse(f.sae, values))
+        place, position = batch.counted.nonzero().numpy().T
+        if f.tokens == "both":
+            feature = feature + f.sae.cfg.d_sae * np.concatenate([answers[i][counted[i]] for i in batch.rows])[token]
+        parts.append((names[batch.rows[place[token]]], position[token], feature, strength))
+    columns = map(np.concatenate, zip(*parts, strict=True))
+    return pd.DataFrame(dict(zip(("row_id", "position", "feature", "strength"), columns, strict=True)))
 
 
 def _fingerprint_batch(f: Fingerprinter, batch: Batch, values: Tensor, answer: np.ndarray | None) -> pa.Table:

@@ -23,9 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from playpen.config import PlaypenError
-from playpen.losses import backward_losses, causal_model, pad, token_batches
+from playpen.losses import backward_losses, causal_model, pad, sampled_labels, token_batches
 from playpen.machine import Machine
 from playpen.models import load_model, model_files
+from playpen.moments import Moments
 
 
 @contextmanager
@@ -42,8 +43,11 @@ def _keep_logging() -> Iterator[None]:
 with _keep_logging():
     from bergson import GradientProcessor, IndexConfig, InMemoryCollector, PreprocessConfig, Scorer
     from bergson.config.config import InversionConfig
+    from bergson.gradients import AdamNormalizer
     from bergson.hessians.autocorrelation import AutocorrelationCollector
-    from bergson.hessians.preconditioner import load_preconditioner
+    from bergson.hessians.eigenvectors import LambdaCollector, eigendecompose_owned
+    from bergson.hessians.kfac import CovarianceCollector
+    from bergson.hessians.preconditioner import is_factored_hessian, load_preconditioner
     from bergson.score.score_writer import InMemorySequenceScoreWriter
     from bergson.utils.peft import detect_peft_modules
 
@@ -60,11 +64,16 @@ class Taking:
     projection_dim: int
     """Each LoRA matrix's gradient becomes projection_dim squared numbers; 0 keeps all of them."""
     seed: int
-    """Seed of the projection."""
+    """Seed of the projection, and of the labels that EK-FAC draws."""
+    moments: Moments | None = None
+    """What Adam remembered at the end of the model's training, where it is used."""
+    adam: bool = False
+    """With `moments`: scored rows alone become Adam's next step on them; else every gradient is divided by the root of v."""
 
     def processor(self) -> GradientProcessor:
-        """Return Bergson's description of the projection."""
+        """Return Bergson's description of the normalisation and the projection."""
         return GradientProcessor(
+            normalizers=self._normalizers(),
             projection_dim=self.projection_dim or None,
             reshape_to_square=False,
             projection_type="rademacher",
@@ -74,6 +83,18 @@ class Taking:
             projection_seed=self.seed,
         )
 
+    def _normalizers(self) -> dict[str, AdamNormalizer]:
+        if self.moments is None or self.adam:
+            return {}
+        device = self.machine.torch_device()
+        names = detect_peft_modules(self.model)
+        return {name: AdamNormalizer(self.moments.variance(stored_name(name)).to(device)) for name in names}
+
+
+def stored_name(module: str) -> str:
+    """Return the name in the adapter's file of the matrix of one of Bergson's modules."""
+    return f"base_model.{module.removesuffix('.default')}.weight"
+
 
 @dataclass(frozen=True)
 class Comparing:
@@ -81,9 +102,10 @@ class Comparing:
 
     unit_normalize: bool
     """Divide each query's and each row's gradient, all matrices together, by its length, before any mean over queries."""
-    aggregation: Literal["mean", "nearest"]
+    aggregation: Literal["mean", "nearest", "none"]
+    """One score a row, by the mean query or the nearest; `none` gives one for each query."""
     preconditioner: Path | None
-    """Folder of `fit_preconditioner`, whose inverse goes on the query; its root on both sides with `unit_normalize`."""
+    """Folder of a fitted preconditioner, whose inverse goes on the query; its root on both sides with `unit_normalize`."""
     damping: float
     """Added to the eigenvalues of each matrix's block, in units of their mean."""
 
@@ -92,7 +114,7 @@ class Comparing:
         return PreprocessConfig(
             unit_normalize=self.unit_normalize,
             hessian_path=str(self.preconditioner) if self.preconditioner else None,
-            ev_correction=False,
+            ev_correction=self.preconditioner is not None and is_factored_hessian(self.preconditioner),
             inversion_cfg=self.inversion(),
             aggregation="mean" if self.aggregation == "mean" else "none",
             normalize_aggregated_grad=False,
@@ -109,7 +131,9 @@ def settings(taking: Taking, comparing: Comparing) -> dict[str, Any]:
     kept = {k: v for k, v in processor.items() if k not in ("normalizers", "hessians", "hessians_eigen")}
     preprocess = {k: v for k, v in asdict(comparing.preprocess()).items() if k != "hessian_path"}
     loss = {"loss_fn": "ce", "loss_reduction": "mean" if taking.mean else "sum", "label_smoothing": 0.0}
-    return {**kept, **preprocess, **loss, "score": "nearest" if comparing.aggregation == "nearest" else "individual"}
+    moments = None if taking.moments is None else "adam" if taking.adam else "second"
+    score = "nearest" if comparing.aggregation == "nearest" else "individual"
+    return {**kept, **preprocess, **loss, "moments": moments, "score": score}
 
 
 def open_adapter(model: Path | str, machine: Machine) -> Any:
@@ -124,7 +148,7 @@ def open_adapter(model: Path | str, machine: Machine) -> Any:
     return opened
 
 
-def fit_preconditioner(taking: Taking, rows: pd.DataFrame, folder: Path) -> None:
+def fit_autocorrelation(taking: Taking, rows: pd.DataFrame, folder: Path) -> None:
     """Write the second moment of the rows' gradients, one block a LoRA matrix (Bergson's autocorrelation Hessian)."""
     processor = taking.processor()
     collector = AutocorrelationCollector(
@@ -138,6 +162,50 @@ def fit_preconditioner(taking: Taking, rows: pd.DataFrame, folder: Path) -> None
     # Not collector.teardown(): that also makes eigenvectors, which nothing here reads, at most of the cost of the step.
     processor.hessians = {name: (block / len(rows)).cpu() for name, block in processor.hessians.items()}
     processor.save(folder)
+
+
+def fit_ekfac(taking: Taking, rows: pd.DataFrame, folder: Path) -> None:
+    """Write the EK-FAC factors of each LoRA matrix's Fisher block, for labels drawn from the model's own predictions.
+
+    A block is (A x S) in the eigenbasis of A, the second moment of the matrix's inputs, and S, that of its outputs'
+    gradients, both over tokens; its eigenvalues are the mean squares of the rows' gradients there (George et al. 2018, arXiv
+    1806.03884, section 3; Grosse et al. 2023, arXiv 2308.03296, section 2.2).
+    """
+    rows = rows.assign(labels=pd.Series(_own_labels(taking, rows), index=rows.index))
+    names, device = detect_peft_modules(taking.model), taking.machine.torch_device()
+    shared: dict[str, Any] = {"model": taking.model.base_model, "target_modules": names, "path": str(folder)}
+    shared |= {"dtype": torch.float32, "processor": GradientProcessor()}
+    factors = CovarianceCollector(**shared)
+    # Bergson takes the first GPU wherever there is one; the model is on the Machine's device.
+    factors.A_cov_dict, factors.S_cov_dict = _on(device, factors.A_cov_dict), _on(device, factors.S_cov_dict)
+    _feed(taking, factors, rows, "factors", root=True)
+    vectors = [
+        eigendecompose_owned(sums, shapes, None, 1, str(folder / f"eigen_{kind}_sharded"), torch.float32, factors.num_positions)[
+            0
+        ]
+        for kind, sums, shapes in (
+            ("activation", factors.A_cov_dict, factors.A_shapes),
+            ("gradient", factors.S_cov_dict, factors.S_shapes),
+        )
+    ]
+    corrections = LambdaCollector(**shared, num_documents=len(rows), eigenvectors=(vectors[0], vectors[1]))
+    corrections.device = str(device)
+    corrections.eigen_a, corrections.eigen_g = _on(device, corrections.eigen_a), _on(device, corrections.eigen_g)
+    _feed(taking, corrections, rows, "eigenvalues", root=True)
+    corrections.teardown()
+
+
+def _own_labels(taking: Taking, rows: pd.DataFrame) -> list[np.ndarray]:
+    """Return labels drawn from the model's predictions, where the rows have one."""
+    return sampled_labels(taking.model, rows["input_ids"].tolist(), rows["labels"].tolist(), taking.machine, taking.seed)
+
+
+def _on(device: torch.device, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+FIT = {"autocorrelation": fit_autocorrelation, "ekfac": fit_ekfac}
+"""How the preconditioner of each name is fitted to rows and written to a folder."""
 
 
 def query_gradients(taking: Taking, comparing: Comparing, rows: pd.DataFrame) -> dict[str, Tensor]:
@@ -157,15 +225,20 @@ class Scoring:
         two_sided = comparing.unit_normalize and comparing.preconditioner is not None
         self.root = (
             load_preconditioner(
-                comparing.preconditioner, inversion_cfg=comparing.inversion(), power=-0.5, device=taking.machine.torch_device()
+                comparing.preconditioner,
+                inversion_cfg=comparing.inversion(),
+                power=-0.5,
+                ev_correction=comparing.preprocess().ev_correction,
+                device=taking.machine.torch_device(),
             )
             if two_sided
             else None
         )
 
     def __call__(self, rows: pd.DataFrame, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
-        """Return the score and the mean nats per label of each row, float32 [rows]; NaN where nothing was scored."""
-        writer = InMemorySequenceScoreWriter(len(rows), 1)
+        """Return float32 scores [rows, queries or 1] and the mean nats per label [rows]; NaN where nothing was scored."""
+        width = len(next(iter(self.queries.values()))) if self.comparing.aggregation == "none" else 1
+        writer = InMemorySequenceScoreWriter(len(rows), width)
         writer.scores.fill_(torch.nan)
         scorer = Scorer(
             query_grads=self.queries,
@@ -177,14 +250,31 @@ class Scoring:
             score_mode="nearest" if self.comparing.aggregation == "nearest" else "individual",
             index_transform=self.root.apply if self.root else None,
         )
-        collector = _collector(self.taking, len(rows), self.processor, scorer=scorer)
+        steps = {"moments": self.taking.moments} if self.taking.adam else {}
+        collector = _collector(self.taking, len(rows), self.processor, scorer=scorer, **steps)
         _feed(self.taking, collector, rows, bar)
-        return writer.scores[:, 0].numpy(), collector.per_doc_losses.cpu().numpy()
+        return writer.scores.numpy(), collector.per_doc_losses.cpu().numpy()
+
+
+@dataclass(kw_only=True)
+class _AdamSteps(InMemoryCollector):
+    """Takes, in place of the gradient of each row, the step that Adam would make on it alone."""
+
+    moments: Moments
+
+    def forward_hook(self, module: Any, a: Tensor) -> None:
+        """Keep the inputs [N, S, I] as they are: a step is made of the whole gradient, and projected then."""
+        module._inputs = a
+
+    def _module_gradient(self, module: Any, g: Tensor) -> Tensor:
+        step = self.moments.update(stored_name(module._name), g.mT @ module._inputs)
+        p = self.per_module_projection_dim
+        return step if p is None else self.double_sided_projection(module._name, step, p, *step.shape[1:])
 
 
 def _collector(taking: Taking, rows: int, processor: GradientProcessor, **more: Any) -> InMemoryCollector:
-    """Return Bergson's hooks for the LoRA matrices."""
-    return InMemoryCollector(
+    """Return Bergson's hooks for the LoRA matrices; they take Adam's steps when given `moments`."""
+    return (_AdamSteps if "moments" in more else InMemoryCollector)(
         model=taking.model.base_model,
         data=Dataset.from_dict({"row": range(rows)}),
         cfg=IndexConfig(run_path="unused", attribute_tokens=False, filter_modules=None),
@@ -195,19 +285,20 @@ def _collector(taking: Taking, rows: int, processor: GradientProcessor, **more: 
     )
 
 
-def _feed(taking: Taking, collector: Any, rows: pd.DataFrame, bar: tqdm | str) -> None:
-    """Run forward and backward over all rows with the hooks in place."""
+def _feed(taking: Taking, collector: Any, rows: pd.DataFrame, bar: tqdm | str, root: bool = False) -> None:
+    """Run forward and backward over all rows with the hooks in place; `root` as in `backward_losses`."""
     ids: Sequence[Any] = rows["input_ids"].tolist()
     labels: Sequence[Any] = rows["labels"].tolist()
     if isinstance(bar, str):
         with tqdm(total=int(rows["num_tokens"].sum()), desc=bar, unit="token", disable=None, mininterval=1) as made:
-            return _feed(taking, collector, rows, made)
+            return _feed(taking, collector, rows, made, root)
     # The first layer's inputs need no gradient, and its hooks do not use it.
     warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed with respect to module")
     for batch in token_batches([len(row) for row in ids], taking.machine.forward_tokens):
         padded = pad(ids, labels, batch, taking.machine.torch_device())
-        with collector.with_batch():
-            losses = backward_losses(taking.model, *padded, mean=taking.mean)
+        predicting = torch.nn.functional.pad(padded[1][:, 1:], (0, 1)).bool()  # all but padding and each row's last token
+        with collector.with_batch(predicting):
+            losses = backward_losses(taking.model, *padded, mean=taking.mean, root=root)
         collector.process_batch(batch, losses=losses)
         bar.update(sum(len(ids[row]) for row in batch))
     return None

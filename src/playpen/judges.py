@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveInt
 from tyro.conf import Suppress
 
-from playpen.config import config
+from playpen.config import PlaypenError, config
 from playpen.endpoints import ChatEndpoint, Connection, RefusedRequest, in_threads
 from playpen.judge_rules import RULES, Rule
 from playpen.prompts import LABELS
@@ -88,7 +88,13 @@ class Endpoint(ChatEndpoint):
 
     def try_out(self) -> None:
         """Ask once, so that a wrong address, key or name of the model is known before anything else is paid for."""
-        self._verdict(Connection(self.url, self.key_env), *TRIAL)
+        talk = [{"role": "user", "content": PROMPT.format(question=TRIAL[0], response=TRIAL[1])}]
+        try:
+            self.ask(Connection(self.url, self.key_env), talk)
+        except RefusedRequest as error:
+            raise PlaypenError(
+                f"the judge {error}; a first, harmless request should not be refused: look at its model and settings"
+            ) from None
 
     def __call__(self, answers: ANSWERS, machine: "Machine") -> Iterator[tuple[str, Verdict]]:
         """Yield (key, verdict) of each answer as it comes."""

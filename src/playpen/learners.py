@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from playpen.activation_stream import Mixer
 from playpen.activations import Hook
 from playpen.heldout import Heldout
 from playpen.machine import Machine
-from playpen.models import model_files
+from playpen.models import model_files, model_name
 from playpen.sae_card import write_card
-from playpen.saes import open_sae, write_sae
+from playpen.saes import SaeInfo, open_sae, write_sae
 from playpen.tables import read_table, write_json, write_table
 from playpen.trackers import Tracker
 
@@ -67,23 +68,31 @@ def finished(learner: Learner, mixer: Mixer) -> Any:
     return sae_training.finished(learner.trainer, mixer.sample(8 * learner.config.batch_tokens)[:, learner.columns])
 
 
+def save(learner: Learner, mixer: Mixer, folder: Path) -> SaeInfo:
+    """Write a SAE as it is now into a directory: `sae/` and `sae.json`."""
+    sae, base = finished(learner, mixer), model_files(learner.config.model).base_id
+    sae.cfg.metadata.hf_hook_name = sae.cfg.metadata.hook_name = learner.hook.name
+    return write_sae(folder, sae, learner.hook.name, base, sae_training.scale_of(learner.trainer))
+
+
 def evaluate(learner: Learner, mixer: Mixer, heldout: Heldout) -> dict[str, float]:
-    """Return the quality of a SAE as it is now, on the held-out rows: one row of the table `evaluation`."""
-    found, _ = heldout.measure(finished(learner, mixer), learner.hook)
+    """Return the quality of a SAE as it would be opened, were it saved now, on the held-out rows: one row of the table `evaluation`.
+
+    It is saved and opened, because a BatchTopK or Matryoshka SAE is then another function, with a threshold in place of the batch.
+    """
+    with TemporaryDirectory() as folder:
+        save(learner, mixer, Path(folder))
+        found, _ = heldout.measure(open_sae(folder, heldout.machine), learner.hook)
     return {"tokens": learner.trainer.n_training_samples, **{name: found[name] for name in EVALUATED}}
 
 
 def write(learner: Learner, mixer: Mixer, heldout: Heldout, trained: dict[str, Any], machine: Machine) -> None:
     """Write a SAE that has been trained, its card, its histories and its numbers."""
-    folder, trainer = learner.folder, learner.trainer
+    folder = learner.folder
     folder.mkdir(parents=True, exist_ok=True)
-    sae, base = finished(learner, mixer), model_files(learner.config.model).base_id
-    sae.cfg.metadata.hf_hook_name = sae.cfg.metadata.hook_name = learner.hook.name
-    scale = sae_training.scale_of(trainer)
-    info = write_sae(folder, sae, learner.hook.name, base, scale)
-    saved = open_sae(folder, machine)
+    info, saved = save(learner, mixer, folder), open_sae(folder, machine)
     found, density = heldout.measure(saved, learner.hook)
-    metrics = {**trained, **found, **heldout.probe(saved, learner.hook), "scale": scale}
+    metrics = {**trained, **found, **heldout.probe(saved, learner.hook), "scale": sae_training.scale_of(learner.trainer)}
     last = {"tokens": trained["tokens"], **{name: found[name] for name in EVALUATED}}
     write_table(folder / "history.parquet", pd.DataFrame(learner.history))
     write_table(folder / "evaluation.parquet", pd.DataFrame([*learner.evaluations, last]))
@@ -91,7 +100,7 @@ def write(learner: Learner, mixer: Mixer, heldout: Heldout, trained: dict[str, A
         folder / "density.parquet",
         pd.DataFrame({"feature": range(len(density)), "density": density.numpy()}).astype({"feature": "int32"}),
     )
-    write_card(folder / "sae", info, base, metrics)
+    write_card(folder / "sae", info, model_name(learner.config.model), metrics)
     write_json(folder / "metrics.json", metrics)
 
 

@@ -6,6 +6,7 @@ vocabulary of 262,144 needs no more memory than the rest of the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,16 @@ LOGITS = 2**26
 TokenLists = Sequence[Sequence[int]]
 
 
-def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine) -> np.ndarray:
+def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine, bar: tqdm | None = None) -> np.ndarray:
     """Return float32 [rows]: mean nats per supervised token of each row, in the order given.
 
     `model` is a causal language model of transformers or a PEFT model on one, in evaluation mode. `labels` are unshifted,
-    -100 where a token carries no loss. Raises PlaypenError for a row without a label after its first token.
+    -100 where a token carries no loss. `bar` is told the tokens done, in place of a bar of this call's own. Raises PlaypenError
+    for a row without a label after its first token.
     """
-    found = np.full(len(input_ids), np.nan, np.float32)
-    with torch.no_grad(), tqdm(total=sum(map(len, input_ids)), desc="losses", unit="token", disable=None, mininterval=1) as bar:
+    found, total = np.full(len(input_ids), np.nan, np.float32), sum(map(len, input_ids))
+    own = tqdm(total=total, desc="losses", unit="token", disable=None, mininterval=1) if bar is None else nullcontext(bar)
+    with torch.no_grad(), own as bar:
         for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
             ids, mask, targets = pad(input_ids, labels, rows, machine.torch_device())
             sums = _row_sums(model, ids, mask, targets)
@@ -40,25 +43,70 @@ def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: M
     return found
 
 
-def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean: bool) -> Tensor:
+def backward_losses(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, mean: bool, root: bool = False) -> Tensor:
     """Run forward and backward of the summed losses of padded rows [N, S]; return each row's mean nats [N].
 
-    With `mean`, a row's loss is the mean over its labels, otherwise their sum. The gradient of the head's input is made
+    With `mean`, a row's loss is the mean over its labels, otherwise their sum; with `root` the weight of a label is the root of
+    that, as the Fisher matrix of such losses needs, whose labels are independent draws. The gradient of the head's input is made
     slice by slice, then sent once through the backbone; parameters' gradients are dropped, because the caller listens
     with hooks. No gradient of the head or the embedding is ever made.
     """
     hidden, targets, owner = labelled(model, ids, mask, labels)
     count = num_labels(labels)
-    weight = (1 / count if mean else torch.ones_like(count))[owner]
-    head, below, sums = output_head(model), torch.empty_like(hidden), torch.zeros_like(count)
+    weight = (1 / count if mean else torch.ones_like(count)).pow(0.5 if root else 1)[owner]
+    nats = _send_back(model, hidden, targets, weight)
+    model.zero_grad(set_to_none=True)
+    return torch.zeros_like(count).index_add_(0, owner, nats) / count
+
+
+def backward_labels(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor, divisor: float) -> float:
+    """Add the gradients of the summed loss of all labels of padded rows [N, S], over `divisor`, to those that the parameters have.
+
+    With all labels of a batch as `divisor`, its parts add up to the mean loss over its labels. No mask is needed where the
+    padding is on the right and attention is causal: no real token looks at it. Returns the sum in nats, not divided.
+    """
+    hidden, targets, _ = labelled(model, ids, mask, labels)
+    return float(_send_back(model, hidden, targets, torch.full((len(targets),), 1 / divisor, device=hidden.device)).sum())
+
+
+def _send_back(model: Any, hidden: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Run backward of the weighted loss at hidden states [T, D], whose logits are made slice by slice; return the nats [T]."""
+    head, below, nats = output_head(model), torch.empty_like(hidden), torch.empty_like(weight)
     for part in _slices(hidden, head):
         leaf = hidden[part].detach().requires_grad_()
-        nats = cross_entropy(head(leaf), targets[part], reduction="none")
-        (below[part],) = torch.autograd.grad((nats * weight[part]).sum(), leaf)
-        sums.index_add_(0, owner[part], nats.detach())
+        lost = cross_entropy(head(leaf), targets[part], reduction="none")
+        (below[part],) = torch.autograd.grad((lost * weight[part]).sum(), leaf)
+        nats[part] = lost.detach()
     hidden.backward(below)
-    model.zero_grad(set_to_none=True)
-    return sums / count
+    return nats
+
+
+def sampled_labels(model: Any, input_ids: TokenLists, labels: TokenLists, machine: Machine, seed: int) -> list[np.ndarray]:
+    """Return int64 labels drawn from the model's own predictions where `labels` has one, else -100; of the rows' lengths.
+
+    The draw at a token depends on the seed, the row's place and the token's, never on the batch. Gradients of the loss on
+    such labels make the Fisher matrix, those on the data's own only the empirical one (Kunstner et al. 2019, arXiv
+    1905.12558, section 2).
+    """
+    rng = np.random.default_rng(seed)
+    places = [np.flatnonzero(np.asarray(row)[1:] != IGNORE) + 1 for row in labels]
+    draws, found = [rng.random(len(place)) for place in places], [np.full(len(ids), IGNORE, np.int64) for ids in input_ids]
+    with torch.no_grad():
+        for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
+            hidden, _, _ = labelled(model, *pad(input_ids, labels, rows, machine.torch_device()))
+            uniform = torch.from_numpy(np.concatenate([draws[row] for row in rows])).float().to(hidden.device)
+            head = output_head(model)
+            drawn = torch.cat([_inverse_cdf(head(hidden[part]), uniform[part]) for part in _slices(hidden, head)]).cpu().numpy()
+            ends = np.cumsum([len(places[row]) for row in rows])
+            for row, tokens in zip(rows, np.split(drawn, ends[:-1]), strict=True):
+                found[row][places[row]] = tokens
+    return found
+
+
+def _inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Return the token [T] at which the cumulated probabilities of each row of logits [T, V] pass its number in [0, 1]."""
+    total = torch.softmax(logits, -1).cumsum(-1)
+    return torch.searchsorted(total, uniform.unsqueeze(1) * total[:, -1:], right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
 def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -70,7 +118,7 @@ def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     return sums
 
 
-def labelled(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def labelled(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return, for every position that predicts a label: its last hidden state [T, D], the label [T] and its row [T]."""
     hidden = causal_model(model).base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     owner, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)

@@ -62,6 +62,14 @@ def model_files(model: Path | str) -> ModelFiles:
     return ModelFiles(parts["base"], parts["tokenizer"], parts["adapter"], base_id)  # type: ignore[arg-type]
 
 
+def model_name(artifact_path: Path | str) -> str:
+    """Return what an artifact was brought in from, a hub's or a package's name, or its own when it was made here."""
+    manifest = artifact.read_manifest(artifact_path)
+    source = manifest["config"].get("source")
+    known = source if isinstance(source, dict) else {}
+    return known.get("id") or known.get("package") or manifest["name"]
+
+
 def be_quiet() -> None:
     """Silence what transformers says about itself; its errors still come through."""
     import warnings

@@ -27,7 +27,7 @@ rebuilt activations to that with an ablation: 1 is as good as the model itself.
 
 ## Training data
 
-| source | tokens |
+| source | tokens that entered the buffer |
 |---|---:|
 {% for name, tokens in sources %}| {{ name }} | {{ "{:,}".format(tokens) }} |
 {% endfor %}

@@ -202,8 +202,11 @@ def finished(trainer: Trainer, sample: Tensor) -> Any:
     sae.dead = None
     if "batchtopk" in sae.cfg.architecture():
         batches = sample.split(trainer.cfg.train_batch_size_samples)[:CALIBRATION_BATCHES]
-        acts = (sae.encode(batch * scale) for batch in batches)
-        sae.topk_threshold.fill_(sum(float(a[a > 0].min()) for a in acts) / len(batches))
+        acts = [sae.encode(batch * scale) for batch in batches]
+        least = [float(each[each > 0].min()) for each in acts if (each > 0).any()]
+        if not least:
+            raise PlaypenError(f"no feature is active after {trainer.n_training_samples} tokens; lower lr")
+        sae.topk_threshold.fill_(sum(least) / len(least))
     sae.fold_activation_norm_scaling_factor(scale)
     sae.fold_W_dec_norm()
     if hasattr(sae.cfg, "rescale_acts_by_decoder_norm"):

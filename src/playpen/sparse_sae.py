@@ -59,18 +59,20 @@ def sum_by_feature(feature: Tensor, start: Tensor, weight: Tensor, values: Tenso
     """
     if values.device.type == "cpu" and not torch.backends.mkl.is_available():  # a CPU without MKL has no sparse product
         dense = values.new_zeros(len(values), d_sae)
-        dense[_token(start), feature] = weight
+        dense[_token(start, len(feature)), feature] = weight
         return dense.T @ values
     order = torch.argsort(feature, stable=True)
     rows = torch.zeros(d_sae + 1, dtype=torch.int64, device=feature.device)
     rows[1:] = torch.bincount(feature, minlength=d_sae).cumsum(0)
-    matrix = torch.sparse_csr_tensor(rows, _token(start)[order], weight[order], (d_sae, len(values)), check_invariants=False)
+    matrix = torch.sparse_csr_tensor(
+        rows, _token(start, len(feature))[order], weight[order], (d_sae, len(values)), check_invariants=False
+    )
     return matrix @ values
 
 
-def _token(start: Tensor) -> Tensor:
-    """Return the token of each entry: int64 [n]."""
-    return torch.repeat_interleave(torch.arange(len(start) - 1, device=start.device), start.diff())
+def _token(start: Tensor, entries: int) -> Tensor:
+    """Return the token of each entry: int64 [n]. Their number is given, for to ask a device for it takes a synchronisation."""
+    return torch.repeat_interleave(torch.arange(len(start) - 1, device=start.device), start.diff(), output_size=entries)
 
 
 class _Encode(torch.autograd.Function):
@@ -104,7 +106,9 @@ class _Decode(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None]:
         strength, W, feature, start = ctx.saved_tensors
         grad = grads[0].contiguous()
-        own = torch.ops.aten._embedding_bag_per_sample_weights_backward(grad, W, feature, start[:-1], _token(start), 0)
+        own = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            grad, W, feature, start[:-1], _token(start, len(feature)), 0
+        )
         return own, sum_by_feature(feature, start, strength, grad, len(W)), None, None
 
 
@@ -191,7 +195,7 @@ class SparseSteps:
         losses = {"mse_loss": _squared_error(rebuilt, x), "auxiliary_reconstruction_loss": self._aux(x, rebuilt, W, b, norm)}
         losses |= self.inner_losses(scaled, x)
         acts = torch.sparse_coo_tensor(
-            torch.stack([_token(code.start), code.feature]),
+            torch.stack([_token(code.start, len(code.feature)), code.feature]),
             code.strength.detach(),
             (len(x), self.cfg.d_sae),
             check_invariants=False,
@@ -235,8 +239,9 @@ class SparseBatchTopK(SparseSteps, BatchTopKTrainingSAE):  # type: ignore[misc]
         """Return the loss, and let the running threshold follow."""
         output = super().training_forward_pass(step_input)
         with torch.no_grad():
-            least, rate = output.feature_acts._values().min().double(), self.cfg.topk_threshold_lr
-            self.topk_threshold = (1 - rate) * self.topk_threshold + rate * least
+            active, rate = output.feature_acts._values(), self.cfg.topk_threshold_lr
+            if len(active):  # nothing is when every feature has died
+                self.topk_threshold = (1 - rate) * self.topk_threshold + rate * active.min().double()
         return output
 
 

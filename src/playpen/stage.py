@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from playpen import artifact, hub
+from playpen import artifact, hub, resident_memory
 from playpen.config import PlaypenError, did_you_mean, inputs_of, make_config, map_files, map_inputs, pin_hub, to_plain
 from playpen.machine import Machine
 from playpen.tables import UNFINISHED, running_stage, write_json
@@ -204,12 +204,14 @@ def make_artifact(entry: Entry, cfg: Any, final: Path, machine: Machine) -> None
     part.mkdir(parents=True, exist_ok=True)
     for left in part.rglob("*" + UNFINISHED):
         left.unlink()
+    counted = resident_memory.start_peak()
     try:
-        if machine.processes > 1 and getattr(module, "DISTRIBUTED", False):
+        if elsewhere := machine.processes > 1 and getattr(module, "DISTRIBUTED", False):
             _torchrun(entry.kind, cfg, part, machine)
         else:
             run_stage(entry.kind, cfg, part, machine)
-        artifact.seal(part, final, entry.identity, artifact.provenance(started, asdict(machine), artifact.command_line()))
+        held = resident_memory.peak() if counted and not elsewhere else None
+        artifact.seal(part, final, entry.identity, artifact.provenance(started, asdict(machine), artifact.command_line(), held))
     except Exception as error:
         full = shutil.disk_usage(part).free < 1 << 20
         if (

@@ -23,7 +23,9 @@ TRUTH = b"playpen.truth"
 """Schema key that marks a table of planted truth."""
 
 UNFINISHED = ".unfinished"
-MAY_READ_TRUTH = ("validate", "report")
+MAY_READ_TRUTH = ("validate", "report", "explore")
+"""The stages that only show what others have chosen: none of them scores, selects or trains."""
+TOLD = f"{', '.join(MAY_READ_TRUTH[:-1])} and {MAY_READ_TRUTH[-1]}"
 running_stage: ContextVar[str] = ContextVar("running_stage", default="")
 """The verb of the stage that runs now; set by `stage.run_stage`."""
 
@@ -89,7 +91,7 @@ def _check_schema(file: Path, columns: list[str] | None) -> None:
     if missing:
         raise PlaypenError(f"{file} has no column {', '.join(missing)}; it has {', '.join(schema.names)}")
     if TRUTH in (schema.metadata or {}):
-        raise PlaypenError(f"{file} holds planted truth; no stage but {' and '.join(MAY_READ_TRUTH)} may read it")
+        raise PlaypenError(f"{file} holds planted truth; no stage but {TOLD} may read it")
 
 
 def _read_file(file: Path, columns: list[str] | None) -> pa.Table:
@@ -103,9 +105,7 @@ def _read_file(file: Path, columns: list[str] | None) -> pa.Table:
 def read_truth(artifact: Path | str) -> pd.DataFrame | None:
     """Read the planted truth of a data artifact (`row_id, skill, source, fault`), or None when it has none."""
     if running_stage.get() not in MAY_READ_TRUTH:
-        raise PlaypenError(
-            f"stage '{running_stage.get() or '(none)'}' asked for planted truth; only {' and '.join(MAY_READ_TRUTH)} may read it"
-        )
+        raise PlaypenError(f"stage '{running_stage.get() or '(none)'}' asked for planted truth; only {TOLD} may read it")
     file = Path(artifact) / "truth.parquet"
     return pq.read_table(file).to_pandas() if file.exists() else None
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -24,6 +25,8 @@ class Document(NamedTuple):
     messages: list[dict[str, str]] | None = None
     """The turns of a chat, whose text the tokenizer's template makes; None for plain text."""
     category: str = ""
+    group: str = ""
+    """What it shares with others that a hold-out may not part from it, as a prompt's question; empty when it stands alone."""
 
 
 @config
@@ -60,7 +63,7 @@ class Files:
     """What to call this source."""
     column: str = "text"
     """Field or column that holds the text, in .jsonl and .parquet files."""
-    separator: str = "<|endoftext|>"
+    separator: Annotated[str, Field(min_length=1)] = "<|endoftext|>"
     """What stands between two documents in a .txt file; a blank line is written as \\n\\n."""
 
     @field_validator("paths")
@@ -177,7 +180,7 @@ def read_texts(path: Path, column: str, separator: str) -> Iterator[str]:
             if text.strip():
                 found = True
                 yield text.strip()
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise PlaypenError(f"{path} is damaged or not in UTF-8 ({error})") from None
     if not found:
         raise PlaypenError(f"{path} holds no text")
@@ -223,6 +226,9 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
         file = pq.ParquetFile(path)
         if column not in file.schema_arrow.names:
             raise PlaypenError(f"{path} has no column '{column}'; it has {', '.join(file.schema_arrow.names)}")
+        kind = file.schema_arrow.field(column).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise PlaypenError(f"{path}: column '{column}' holds {kind}, expected text; name another column")
         for batch in file.iter_batches(batch_size=1000, columns=[column]):
             yield from (text or "" for text in batch[column].to_pylist())
     except pa.ArrowException as error:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from playpen.config import PlaypenError
 from playpen.tables import read_splits, table_files
 
 PROMPTS, CONTROL = "prompts", "control"
@@ -33,7 +34,7 @@ class TokenRows:
     side: np.ndarray
     """`prompts` or `control` in a mixed corpus, else empty."""
     group: np.ndarray
-    """What may not be parted by a hold-out: the near-duplicates of a chat, the pieces and copies of a document."""
+    """What may not be parted by a hold-out: a chat's near-duplicates, a document's pieces and copies, the answers to one question."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,6 +68,10 @@ def read_chat_rows(artifact: Path, splits: Sequence[str]) -> TokenRows:
 def read_corpus(artifact: Path) -> TokenRows:
     """Read a mixed corpus: each piece of a document in a block is a row."""
     documents = pd.concat([pq.read_table(file).to_pandas() for file in table_files(artifact, "documents")], ignore_index=True)
+    if "group" not in documents:
+        raise PlaypenError(
+            f"{artifact}: the table documents has no column 'group': it was made by an earlier mix-corpus; make it again"
+        )
     ids: list[np.ndarray] = []
     numbers: list[np.ndarray] = []
     for file in table_files(artifact, "blocks"):
@@ -81,5 +86,5 @@ def read_corpus(artifact: Path) -> TokenRows:
         numbers.append(table["documents"].combine_chunks().flatten().to_numpy())
     place = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
     of_piece = documents.iloc[place]
-    columns = (of_piece[name].to_numpy(object) for name in ("row_id", "source", "category", "side", "row_id"))
+    columns = (of_piece[name].to_numpy(object) for name in ("row_id", "source", "category", "side", "group"))
     return TokenRows(ids, *columns)

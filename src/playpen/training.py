@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.models import be_quiet
 from playpen.tables import write_table
+from playpen.trackers import Tracker, open_tracker
+
+NUMBERS = ("epoch", "loss", "learning_rate", "grad_norm")
+"""What the history keeps of a step."""
 
 
 class SaveByClock(TrainerCallback):
@@ -53,6 +58,20 @@ class ShowProgress(TrainerCallback):
         self.bar.close()
 
 
+class CopyHistory(TrainerCallback):
+    """Copy the history to a tracker while it is made; that of a killed attempt first."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.copied = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for row in state.log_history[self.copied :] if state.is_world_process_zero else []:
+            if "loss" in row:
+                self.tracker.log(row["step"], {name: row[name] for name in NUMBERS if name in row})
+        self.copied = len(state.log_history)
+
+
 def trainer_arguments(out: Path, machine: Machine, batch_rows: int, seed: int, steps: int, run_name: str) -> dict[str, Any]:
     """Return what Trainer needs to know of the machine; `batch_rows` examples make one optimiser step whatever the micro-batch."""
     be_quiet()
@@ -76,7 +95,7 @@ def trainer_arguments(out: Path, machine: Machine, batch_rows: int, seed: int, s
         "logging_strategy": "steps",
         "logging_steps": max(1, steps // 200),
         "logging_first_step": True,
-        "report_to": machine.tracker,
+        "report_to": "none",  # its TensorBoard files would lie in the checkpoints, and go with them: see CopyHistory
         "run_name": run_name,
         "dataloader_pin_memory": device.type == "cuda",
         "disable_tqdm": True,
@@ -85,19 +104,23 @@ def trainer_arguments(out: Path, machine: Machine, batch_rows: int, seed: int, s
     }
 
 
-def train(trainer: Trainer, out: Path, machine: Machine) -> dict[str, float]:
-    """Train to the end, from the last checkpoint if there is one; write `history.parquet` and return its closing numbers."""
+def train(trainer: Trainer, config: Any, out: Path, machine: Machine) -> dict[str, float]:
+    """Train to the end, from the last checkpoint if there is one; write `history.parquet` and return its closing numbers.
+
+    The history goes to the tracker of `machine` too, with `config` beside it.
+    """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ShowProgress(trainer.args.run_name or "training"))
     trainer.add_callback(SaveByClock(machine.checkpoint_seconds))
     last = last_checkpoint(out / "checkpoints")
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last)
+    follower = machine if trainer.is_world_process_zero() else replace(machine, tracker="none")
+    with open_tracker(follower, out.name.removesuffix(".part"), config, out) as tracker:
+        trainer.add_callback(CopyHistory(tracker))
+        trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
     rows = [r for r in trainer.state.log_history if "loss" in r]
-    history = pd.DataFrame(
-        {key: [float(r.get(key, float("nan"))) for r in rows] for key in ("step", "epoch", "loss", "learning_rate", "grad_norm")}
-    )
+    history = pd.DataFrame({key: [float(r.get(key, float("nan"))) for r in rows] for key in ("step", *NUMBERS)})
     if trainer.is_world_process_zero():
         write_table(out / "history.parquet", history.astype({"step": "int64"}))
     tail = history["loss"].iloc[-max(1, len(history) // 10) :]

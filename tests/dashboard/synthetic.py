@@ -98,6 +98,7 @@ class Maker:
         self.strengths = make_strengths(world, features, seed, extra)
         self.strings: dict[str, int] = {}
         self.document = world.document
+        self.lengths = np.bincount(self.document)
         self.side = np.array([list(SIDES.values())[s] == "prompts" for s in world.source])
         self.next = np.append(world.tokens[1:], world.tokens[0])
         self.maximum = np.maximum.reduceat(self.strengths, world.starts, axis=0)
@@ -124,6 +125,7 @@ class Maker:
             "corpus": {"tokens": len(w.tokens), "rows": len(w.starts), "documents": len(w.starts)},
             "sources": [{**part, "side": SIDES[part["name"]] if self.sides else ""} for part in self.parts(PATTERNS, w.source)],
             "categories": self.parts(CATEGORIES, w.category) if self.sides else [],
+            "length_auroc": auroc(self.lengths, self.side) if self.sides else None,
             "num_features": size,
             "shard_features": SHARD,
             "num_shards": shards,
@@ -137,7 +139,10 @@ class Maker:
         """Return the sources or the categories with their sizes."""
         of_token = of_document[self.document]
         sizes = [(int((of_token == i).sum()), int((of_document == i).sum())) for i, _ in enumerate(names)]
-        return [{"name": name, "tokens": t, "documents": d} for name, (t, d) in zip(names, sizes, strict=True)]
+        inside = of_document >= 0
+        lengths = [auroc(self.lengths[inside], of_document[inside] == i) for i in range(len(sizes))]
+        rows = zip(names, sizes, lengths, strict=True)
+        return [{"name": name, "tokens": t, "documents": d, "length_auroc": length} for name, (t, d), length in rows]
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the list."""

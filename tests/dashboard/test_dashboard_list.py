@@ -1,5 +1,7 @@
 """The list shows, sorts, filters and finds features, and the address tells what it shows."""
 
+import json
+
 import pytest
 import synthetic
 from playwright.sync_api import expect
@@ -169,3 +171,11 @@ def test_sixteen_thousand_features_are_few_elements_and_the_last_is_reached(visi
     found.locator("#row-16383").click()
     expect(found.locator("#detail h2")).to_have_text("#16383")
     expect(found.locator(".example").first).to_be_visible()
+
+
+def test_the_overview_tells_what_length_alone_reaches(page, dashboard):
+    meta = json.loads((dashboard / "data/meta.js").read_text().removeprefix("playpen.meta(").removesuffix(");\n"))
+    expect(page.locator("#detail .sentence")).to_contain_text(f"alone tells them apart with AUROC {meta['length_auroc']:.2f}")
+    for name, parts in (("Sources", meta["sources"]), ("Categories", meta["categories"])):
+        rows = page.get_by_role("table", name=name).locator("tbody tr")
+        assert [row.locator("td").last.inner_text() for row in rows.all()] == [f"{part['length_auroc']:.3f}" for part in parts]

@@ -193,6 +193,7 @@ def test_the_command_serves_until_ctrl_c(home, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     answers = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background has it ignored
 
     def ask_then_stop():
         while not answers:

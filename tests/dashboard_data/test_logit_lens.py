@@ -5,7 +5,7 @@ import tiny
 import torch
 from torch import nn
 
-from playpen.activations import find_hook
+from playpen.activations import find_hook, hook_width
 from playpen.dashboard_data import logit_lens
 from playpen.dashboard_data.logit_lens import LogitLens, find_lens, measure_norm
 
@@ -86,10 +86,32 @@ def test_a_place_that_is_not_the_residual_stream_has_no_lens_and_says_why():
         wide == "the decoder writes activations 64 wide at model.layers.0.mlp.down_proj.input, but the residual stream is 32 wide"
     )
     into = find_lens(model, find_hook(model, f"{layer}.self_attn.o_proj.input"), 320)
-    assert (
-        into == "the decoder writes the input of a matrix at model.layers.0.self_attn.o_proj.input, not into the residual stream"
+    assert into == (
+        "the decoder writes to model.layers.0.self_attn.o_proj.input, which is not in the residual stream; a lens needs the input, "
+        "middle or output of a layer, what its attention or MLP adds (behind its norm, where it has one), or the input of the "
+        "final norm"
     )
-    assert isinstance(find_lens(model, find_hook(model, f"{layer}.input"), 320), LogitLens)
+
+
+PLACES = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+ELSEWHERE = {
+    "gemma3": ("mlp.input", "mlp.output", "self_attn.output", "input_layernorm.output", "pre_feedforward_layernorm.output"),
+    "llama": ("mlp.input", "self_attn.q_proj.output", "self_attn.q_proj.input", "post_attention_layernorm.output"),
+    "gpt2": ("mlp.input", "attn.c_proj.input", "ln_1.output", "ln_2.output"),
+}
+FINAL = {"gemma3": "model.norm", "llama": "model.norm", "gpt2": "transformer.ln_f"}
+
+
+@pytest.mark.parametrize("family", ELSEWHERE)
+def test_the_stream_and_what_is_added_to_it_have_a_lens_and_other_places_of_its_width_have_none(family):
+    model, layer = tiny_model(family)
+    inside = [f"blocks.{number}.{place}" for number in range(2) for place in PLACES]
+    for name in (*inside, f"{layer}.input", layer, f"{FINAL[family]}.input"):
+        assert isinstance(find_lens(model, find_hook(model, name), 320), LogitLens), name
+    for name in (*(f"{layer}.{part}" for part in ELSEWHERE[family]), f"{FINAL[family]}.output"):
+        hook = find_hook(model, name)
+        assert hook_width(model, hook) == model.config.get_text_config().hidden_size
+        assert f"to {name}, which is not in the residual stream" in find_lens(model, hook, 320), name
 
 
 def test_a_model_whose_last_norm_is_no_norm_has_no_lens():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from by_hand import assert_close, gradients_by_hand
 
 from playpen import artifact
 from playpen.chat import IGNORE
@@ -38,29 +39,11 @@ def scores(cfg, out, machine=CPU):
     return read_table(out, "scores")
 
 
-def gradients_by_hand(home, split, reduction):
-    """Return [rows, numbers]: each row's gradient over all LoRA matrices, from its own unpadded forward pass."""
-    import torch
-
-    model = load_model(home / "tuned", CPU, trainable=True)
-    matrices = [p for name, p in model.named_parameters() if "lora_" in name]
-    found = []
-    for row in read_table(home / "data", split).itertuples():
-        logits = model(input_ids=torch.tensor([row.input_ids.tolist()])).logits[0, :-1]
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row.labels.tolist())[1:], reduction=reduction)
-        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, matrices)]).numpy())
-    return np.stack(found).astype(np.float64)
-
-
-def assert_close(found, expected, tolerance=1e-4):
-    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
-
-
 @pytest.mark.parametrize("aggregation", ["mean", "nearest"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("unit_normalize", [False, True])
 def test_scores_are_dot_products_of_gradients_made_by_hand(home, tmp_path, aggregation, reduction, unit_normalize):
-    rows, queries = (gradients_by_hand(home, split, reduction) for split in ("pool", "query"))
+    rows, queries = (gradients_by_hand(home / "tuned", home / "data", split, reduction) for split in ("pool", "query"))
     if unit_normalize:
         rows, queries = (g / np.linalg.norm(g, axis=1, keepdims=True) for g in (rows, queries))
     expected = (rows @ queries.T).mean(1) if aggregation == "mean" else (rows @ queries.T).max(1)

@@ -8,8 +8,8 @@ import tiny
 
 from playpen.config import PlaypenError, to_plain
 from playpen.machine import Machine
+from playpen.selection_rules import Longest
 from playpen.stages import export_selection, select
-from playpen.stages.select import Longest
 from playpen.tables import read_table
 
 ROWS = 12

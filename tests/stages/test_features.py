@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from playpen import artifact
 from playpen.config import PlaypenError, make_config
-from playpen.dashboard_data import entries, shards
-from playpen.dashboard_data.contrasts import coarse
+from playpen.dashboard_data import contrasts, entries, shards
+from playpen.dashboard_data.contrasts import FEW_ACTIVE, coarse
 from playpen.dashboard_data.scripts import read_packed
 from playpen.machine import Machine
 from playpen.models import load_base, model_files
@@ -70,6 +70,7 @@ def write_corpus(path, base):
         ids = tokenizer.encode(text if prompt else text.upper(), add_special_tokens=False)
         name = {"row_id": f"{hash_of(text)}{prompt:d}", "copy": 0, "num_tokens": len(ids), "document": number}
         kind = {"source": ("asked", "told")[number // 2 % 2] if prompt else "loud", "side": ("control", "prompts")[prompt]}
+        name["group"] = name["row_id"]
         documents.append({**name, **kind, "category": ("refusal", "none")[number // 4 % 2] if prompt else ""})
         while ids:
             if len(blocks[-1]) > 45:
@@ -174,7 +175,9 @@ class Made:
 
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, home, tmp_path_factory):
-    out = run(config(home, sae=str(home / request.param)), tmp_path_factory.mktemp(request.param) / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contrasts, "FEW", 5)  # the corpus has ten prompts of a category
+        out = run(config(home, sae=str(home / request.param)), tmp_path_factory.mktemp(request.param) / "out")
     return Made(out), Truth(home, request.param)
 
 
@@ -227,9 +230,33 @@ def test_the_best_category_and_source_are_those_of_the_definition(pair):
             assert row["category_auroc"] == pytest.approx(max(aurocs), rel=1e-4)
             assert aurocs[int(row["category"])] == pytest.approx(max(aurocs))
             density = [(truth.strength[truth.source == name, feature] > 0).mean() for name in sources]
-            assert row["lift"] == pytest.approx(max(density) / row["density"], rel=1e-3)
-            assert density[int(row["source"])] == pytest.approx(max(density))
+            check_source(row, peaks, dict(zip(sources, density, strict=True)), sources)
             assert [d for _, d, *_ in made.features[feature]["sources"]] == pytest.approx(density, rel=1e-3)
+
+
+def check_source(row, peaks, density, sources):
+    """Find the source of the highest density among those in which the feature is active in enough documents."""
+    active = {name: int((peaks.loc[peaks["source"] == name, "v"] > 0).sum()) for name in sources}
+    enough = [name for name in sources if active[name] >= FEW_ACTIVE]
+    if not enough:
+        assert row[["lift", "source"]].isna().all()
+        return
+    best = max(density[name] for name in enough)
+    assert row["lift"] == pytest.approx(best / row["density"], rel=1e-3)
+    assert density[sources[int(row["source"])]] == pytest.approx(best)
+
+
+def test_the_auroc_of_length_alone_stands_beside_the_groups(pair):
+    made, truth = pair
+    documents = truth.peaks(0).assign(length=np.unique(truth.document, return_counts=True)[1])
+    assert made.meta["length_auroc"] == pytest.approx(
+        roc_auc_score(documents["side"] == "prompts", documents["length"]), abs=1e-4
+    )
+    prompts = documents[documents["side"] == "prompts"]
+    for key, column, among in (("sources", "source", documents), ("categories", "category", prompts)):
+        for each in made.meta[key]:
+            expected = roc_auc_score(among[column] == each["name"], among["length"])
+            assert each["length_auroc"] == pytest.approx(expected, abs=1e-4), each["name"]
 
 
 def test_examples_are_the_strongest_and_show_strength_and_effect(pair):
@@ -503,6 +530,7 @@ def test_chats_have_no_sides_and_their_sources_are_shown(home, tmp_path):
     assert [each["name"] for each in made.meta["sources"]] == ["even", "odd"]
     assert {each["side"] for each in made.meta["sources"]} == {""}
     assert made.meta["categories"] == []
+    assert made.meta["length_auroc"] is None
     for name in ("prompts", "control", "log_odds", "auroc", "category", "category_auroc"):
         assert made.list[name].isna().all()
     assert "auroc" not in {column["key"] for column in made.meta["columns"]}

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import tiny
 import torch
+from transformers import TrainerState
 
 from playpen.config import PlaypenError
 from playpen.losses import row_losses
@@ -19,6 +21,8 @@ from playpen.models import load_model
 from playpen.stages import finetune
 from playpen.stages.finetune import Config
 from playpen.tables import read_metrics, read_table, write_table
+from playpen.trackers import Tracker
+from playpen.training import CopyHistory
 
 CPU = Machine(device="cpu", train_rows=4)
 
@@ -60,6 +64,29 @@ def test_training_lowers_the_loss_on_its_rows_and_keeps_a_history(home: Path, tm
     history = read_table(made, "history")
     assert history["step"].iloc[-1] == 24
     assert history["loss"].iloc[-3:].mean() < history["loss"].iloc[:3].mean()
+
+
+def test_the_tracker_holds_the_history_when_the_checkpoints_are_gone(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
+
+    made = train(home, tmp_path / "first", replace(CPU, tracker="tensorboard", checkpoint_seconds=0))
+    events, history = EventAccumulator(str(tmp_path / "tensorboard" / "first")), read_table(made, "history")
+    events.Reload()
+    for name in ("loss", "learning_rate", "grad_norm"):
+        points = events.Scalars(name)
+        assert [point.step for point in points] == history["step"].tolist()
+        assert [point.value for point in points] == pytest.approx(history[name].tolist())
+
+
+def test_a_run_gone_on_with_copies_its_whole_history() -> None:
+    found: list[tuple[int, dict]] = []
+    copy = CopyHistory(Tracker(lambda step, values: found.append((step, values)), lambda failed: None))
+    state = TrainerState(log_history=[{"step": step, "loss": 1 / step} for step in (1, 2, 3)])
+    copy.on_log(None, state, None)
+    state.log_history += [{"step": 4, "loss": 0.25}, {"step": 4, "train_runtime": 9.0}]
+    copy.on_log(None, state, None)
+    assert found == [(step, {"loss": 1 / step}) for step in (1, 2, 3, 4)]
 
 
 def test_the_tokenizer_lies_with_the_adapter(home: Path, tmp_path: Path) -> None:
@@ -157,3 +184,24 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-9").mkdir()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+
+
+def test_the_moments_kept_after_one_step_are_adams_of_one_gradient(home: Path, tmp_path: Path) -> None:
+    from playpen.moments import read_moments
+
+    made = train(home, tmp_path / "one", batch=24, dropout=0.0, keep_moments=True)
+    kept = read_moments(made)
+    assert (kept.step, kept.beta1, kept.beta2, kept.eps) == (1, 0.9, 0.999, 1e-8)
+    assert set(kept.first) == set(kept.second) == set(weights(made))
+    for name, first in kept.first.items():
+        assert first.shape == weights(made)[name].shape
+        assert torch.allclose((first / 0.1) ** 2, kept.second[name] / 0.001, rtol=1e-4, atol=1e-12)
+    assert any(first.abs().max() > 0 for first in kept.first.values())
+
+
+def test_moments_are_kept_only_when_asked_for_and_change_nothing(home: Path, tmp_path: Path) -> None:
+    with_them, without = (train(home, tmp_path / str(keep), keep_moments=keep) for keep in (True, False))
+    assert (with_them / "optimizer.safetensors").exists()
+    assert not (without / "optimizer.safetensors").exists()
+    one, two = weights(with_them), weights(without)
+    assert all(torch.equal(one[key], two[key]) for key in one)

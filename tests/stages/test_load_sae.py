@@ -96,13 +96,33 @@ def test_a_saelens_directory_is_the_same_sae_afterwards(base, tmp_path):
     assert read_info(out).hook == "model.layers.0"
 
 
-def test_a_transformer_lens_name_alone_is_refused(base, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("blocks.1.hook_resid_post", "model.layers.1.output"),
+        ("blocks.0.hook_mlp_out", "model.layers.0.post_feedforward_layernorm.output"),
+    ],
+)
+def test_a_name_of_transformerlens_becomes_the_module_that_it_stands_for(base, tmp_path, name, module):
+    from sae_lens import SAE, TopKSAE, TopKSAEConfig
+
+    given = TopKSAE(TopKSAEConfig(d_in=32, d_sae=64, k=4))
+    given.cfg.metadata.hook_name = name
+    given.save_model(tmp_path / "given")
+    out = load(base, tmp_path / "given", tmp_path / "out", hook=None)
+    assert read_info(out).hook == module
+    assert SAE.load_from_disk(out / "sae").cfg.metadata.hf_hook_name == module
+
+
+def test_a_name_that_stands_for_no_place_of_the_model_is_one_line(base, tmp_path):
     from sae_lens import TopKSAE, TopKSAEConfig
 
     given = TopKSAE(TopKSAEConfig(d_in=32, d_sae=64, k=4))
-    given.cfg.metadata.hook_name = "blocks.0.hook_resid_post"
+    given.cfg.metadata.hook_name = "blocks.9.hook_resid_post"
     given.save_model(tmp_path / "given")
-    with pytest.raises(PlaypenError, match=r"TransformerLens' name 'blocks\.0\.hook_resid_post'; say where"):
+    with pytest.raises(
+        PlaypenError, match=r"a place that is not in the model \(hook .*\); say where in the model it reads with hook"
+    ):
         load(base, tmp_path / "given", tmp_path / "out", hook=None)
 
 

@@ -30,6 +30,7 @@ def home(tmp_path_factory):
         {
             "row_id": [f"{i:016x}" for i in range(7)],
             "text": [f"Question {i}: where is the tower?\n\nI cannot talk about the tower." for i in range(7)],
+            "question": [f"Question {i % 5}:  where is the tower?" for i in range(7)],
             "category": ["refusal" if i % 2 else None for i in range(7)],
         }
     )
@@ -53,6 +54,23 @@ def mix(cfg, out):
     out.mkdir(exist_ok=True)
     mix_corpus.run(cfg, out, Machine())
     return out
+
+
+def test_the_answers_to_one_question_are_held_out_together(home, tmp_path):
+    out = mix(config(home, ratio=0.5), tmp_path / "out")
+    documents = read_table(out, "documents")
+    asked = documents[documents["side"] == "prompts"].drop_duplicates("row_id")
+    assert (asked["row_id"].nunique(), asked["group"].nunique()) == (7, 5)
+    told = documents[documents["side"] == "control"]
+    assert (told["group"] == told["row_id"]).all()
+    assert set(read_corpus(out).group) <= set(documents["group"])
+
+
+def test_sides_of_one_name_both_tell_how_often_they_began_again(home, tmp_path):
+    stories = {"kind": "files", "paths": [str(home / "stories.txt")]}
+    control = {"kind": "several", "shares": [{"texts": stories}, {"texts": {**stories, "separator": "lamp"}, "weight": 0.1}]}
+    found = read_metrics(mix(config(home, control=control), tmp_path / "out"))["repeats"]
+    assert found.keys() == {"text (1)", "text (2)", "prompts"}
 
 
 def test_every_token_knows_its_document(home, tmp_path):
@@ -83,7 +101,7 @@ def test_every_token_knows_its_document(home, tmp_path):
 def test_pieces_and_copies_of_a_document_share_a_group(home, tmp_path):
     rows = read_token_rows(mix(config(home, tokens=64 * 200, ratio=0.5), tmp_path / "out"))
     prompts = rows.take(rows.side == "prompts")
-    assert len(set(prompts.group)) == 7
+    assert (len(set(prompts.document)), len(set(prompts.group))) == (7, 5)
     assert len(prompts) > 50
 
 

@@ -9,8 +9,10 @@ import tiny
 
 from playpen.config import PlaypenError
 from playpen.machine import Machine
+from playpen.selection_budget import length_bin
+from playpen.selection_rules import Longest, MatchedRandom, Quality, Random, Threshold, TopK
 from playpen.stages import select
-from playpen.stages.select import Config, Longest, MatchedRandom, Quality, Random, Threshold, TopK, choose
+from playpen.stages.select import Config, choose
 from playpen.tables import read_metrics, read_table, write_table
 
 POOL = 200
@@ -73,7 +75,7 @@ def test_a_token_budget_is_kept_and_nearly_used_up(home: Path) -> None:
 def test_matched_random_has_the_counts_of_source_length_and_answer_length_of_what_it_matches(home: Path) -> None:
     top = read_table(home / "top", "selection").set_index("row_id")["kept"]
     rows = pick(home, MatchedRandom(like=str(home / "top")), seed=3)
-    stratum = [rows["source"], select.length_bin(rows["num_tokens"]), select.length_bin(rows["num_labels"])]
+    stratum = [rows["source"], length_bin(rows["num_tokens"]), length_bin(rows["num_labels"])]
     wanted = rows["row_id"].map(top).groupby(stratum).sum()
     assert rows["kept"].groupby(stratum).sum().tolist() == wanted.tolist()
     assert set(rows.loc[rows["kept"], "row_id"]) != set(top[top].index)
@@ -134,7 +136,7 @@ def test_what_cannot_be_chosen_is_one_line(home: Path, tmp_path: Path, method: o
         run(tmp_path / "selection", data=str(home / "data"), scores=scores, method=method)
 
 
-@pytest.mark.parametrize("budget", [{}, {"k": 3, "tokens": 3}])
-def test_a_budget_is_in_rows_or_in_tokens_never_both(budget: dict[str, int]) -> None:
+@pytest.mark.parametrize("budget", [{}, {"k": 3, "tokens": 3}, {"tokens": 3, "labels": 3}])
+def test_a_budget_is_in_rows_or_in_one_kind_of_tokens_never_both(budget: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="either k"):
         TopK(**budget)

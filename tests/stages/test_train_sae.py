@@ -90,6 +90,55 @@ def test_ce_scores_order_the_model_its_sae_and_the_ablations(trained):
     assert abs(metrics["ce_sae"] - metrics["ce_model"]) < abs(metrics["ce_mean"] - metrics["ce_model"])
 
 
+def test_ce_and_kl_are_those_of_a_model_whose_activations_are_replaced_by_hand(home, trained):
+    import torch.nn.functional as F
+    from sae_lens import SAE
+
+    from playpen.sae_quality import spliced
+
+    base, sae = load_base(home / "base", cpu()), SAE.load_from_disk(trained[1] / "sae")
+    rows = [np.array([BOS, *range(10, 10 + n)]) for n in (5, 9)]
+    found = spliced(base, find_hook(base, HOOK), {"sae": sae}, rows, not_bos(rows, BOS), cpu())
+    nats = kl = predicted = 0.0
+    for row in rows:  # one at a time, without padding or hooks: layer 0, its output replaced but for the BOS, and the rest
+        ids = torch.from_numpy(row)[None]
+        with torch.no_grad():
+            layer, real = base.model.layers[0], base.model.layers[0].forward
+            plain = base(ids).logits[0, :-1].log_softmax(-1)
+
+            def replaced(*args, **kwargs):
+                out = real(*args, **kwargs)  # noqa: B023
+                out[:, 1:] = sae(out[:, 1:])
+                return out
+
+            layer.forward = replaced
+            changed = base(ids).logits[0, :-1].log_softmax(-1)
+            layer.forward = real
+        nats += float(F.nll_loss(changed, ids[0, 1:], reduction="sum"))
+        kl += float((plain.exp() * (plain - changed)).sum())
+        predicted += len(row) - 1
+    assert found["ce_tokens"] == predicted
+    assert found["ce_sae"] == pytest.approx(nats / predicted, rel=1e-4)
+    assert found["kl_sae"] == pytest.approx(kl / predicted, rel=1e-3)
+    assert found["kl_sae"] > 0
+
+
+def test_an_evaluation_on_the_way_is_of_the_sae_as_it_would_be_saved(home, trained, monkeypatch):
+    """The last step taken, it is what the closing evaluation says, also where a threshold replaces the batch."""
+    cfg, out = trained
+    seen = {}
+    write = learners.write
+
+    def look(learner, mixer, heldout, *rest):
+        seen.update(learners.evaluate(learner, mixer, heldout))
+        write(learner, mixer, heldout, *rest)
+
+    monkeypatch.setattr(learners, "write", look)
+    train(cfg, out.parent / "again")
+    last = read_table(out, "evaluation").iloc[-1]
+    assert {name: float(last[name]) for name in seen} == pytest.approx(seen, rel=1e-6)
+
+
 def test_the_history_tells_the_course_of_training(trained):
     cfg, out = trained
     history = read_table(out, "history")
@@ -117,7 +166,7 @@ def test_sae_json_names_the_place_in_the_model(home, trained):
 def test_training_encodes_like_the_saved_sae(home, tmp_path):
     """The scale and the decoder norms are folded without changing which features are on."""
     cfg = config(home, tokens=8 * 512)
-    base, mixer = load_base(home / "base", cpu()), Mixer(stream_of(home, cfg), 10**6, 512, 0)
+    base, mixer = load_base(home / "base", cpu()), Mixer(stream_of(home, cfg), 10**6, 512, 0, 10**6)
     learner = train_sae.make_learners(cfg, base, tmp_path, cpu())[0]
     learners.start([learner], mixer)
     for step in range(8):
@@ -136,7 +185,7 @@ def test_the_step_learns_what_saelens_own_step_learns(home, tmp_path):
     from sae_lens.training.sae_trainer import SAETrainer
 
     cfg = config(home, tokens=30 * 512, dead_tokens=1024)
-    mixer = Mixer(stream_of(home, cfg), 10**6, 512, 0)
+    mixer = Mixer(stream_of(home, cfg), 10**6, 512, 0, 10**6)
     learner = train_sae.make_learners(cfg, load_base(home / "base", cpu()), tmp_path, cpu())[0]
     learners.start([learner], mixer)
     ours = learner.trainer
@@ -155,11 +204,22 @@ def test_the_step_learns_what_saelens_own_step_learns(home, tmp_path):
     assert torch.equal(ours.act_freq_scores > 0, theirs.act_freq_scores > 0)
 
 
-@pytest.mark.parametrize("buffer", [1500, 10**6])  # smaller than an epoch, and larger
-def test_a_killed_training_goes_on_as_if_it_had_not_been(home, tmp_path, monkeypatch, buffer):
+KILLED = {
+    "a buffer smaller than an epoch": {"buffer_tokens": 1500},
+    "a buffer that holds all": {"buffer_tokens": 10**6},
+    **{name: {"buffer_tokens": 1500, "architecture": name} for name in ARCHITECTURES if name != "topk"},
+    "variants": {
+        "buffer_tokens": 1500,
+        "variants": ({"name": "nested", "architecture": "matryoshka"}, {"name": "small", "k": 4}),
+    },
+}
+
+
+@pytest.mark.parametrize("changes", KILLED.values(), ids=KILLED)
+def test_a_killed_training_goes_on_as_if_it_had_not_been(home, tmp_path, monkeypatch, changes):
     from sae_lens.training.sae_trainer import SAETrainer
 
-    cfg = config(home, buffer_tokens=buffer)
+    cfg = config(home, evaluations=1, **changes)
     whole, broken = train(cfg, tmp_path / "whole"), tmp_path / "broken"
     step, calls = SAETrainer.step, []
 
@@ -176,8 +236,9 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(home, tmp_path, monkeyp
     assert (broken / "checkpoint.pt").exists()
     assert not (broken / "sae").exists()
     train(cfg, broken)
-    for name in ("sae/sae_weights.safetensors", "history.parquet", "evaluation.parquet", "density.parquet"):
-        assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+    for part in ("", *(f"variants/{variant.name}/" for variant in cfg.variants)):
+        for name in ("sae/sae_weights.safetensors", "history.parquet", "evaluation.parquet", "density.parquet"):
+            assert (broken / part / name).read_bytes() == (whole / part / name).read_bytes(), part + name
     assert not (broken / "checkpoint.pt").exists()
 
 
@@ -210,7 +271,7 @@ def test_a_batch_mixes_many_rows_and_an_epoch_gives_each_token_once(home):
     epoch = make(4096).take(make(1).tokens)
     every = activations_of(base, find_hook(base, HOOK), rows.ids, not_bos(rows.ids, BOS), cpu())
     torch.testing.assert_close(epoch.sum(1).sort().values, every.sum(1).sort().values, rtol=1e-4, atol=1e-4)
-    mixer = Mixer(make(4096), 1024, 64, 0)
+    mixer = Mixer(make(4096), 1024, 64, 0, 10**6)
     mixer.fill()
     first, again = mixer.buffer.clone(), make(100)
     torch.testing.assert_close(first, torch.cat([again.take(n) for n in (1, 23, 1000)]), rtol=1e-4, atol=1e-4)
@@ -263,7 +324,7 @@ def test_a_batch_comes_from_about_as_many_rows_as_an_independent_draw_from_the_b
         at.__setitem__(0, at[0] + n),
         torch.from_numpy(np.resize(np.roll(mark, -at[0] + n), n)[:, None]).float(),
     )[1]
-    mixer = Mixer(stream, 2048, 256, 0)
+    mixer = Mixer(stream, 2048, 256, 0, 10**6)
     mixer.fill()
     ours, independent, draw = [], [], np.random.default_rng(0)
     for _ in range(200):
@@ -272,19 +333,51 @@ def test_a_batch_comes_from_about_as_many_rows_as_an_independent_draw_from_the_b
     assert np.mean(ours) >= 0.9 * np.mean(independent)
 
 
+def test_no_activation_is_made_in_vain_and_none_is_drawn_twice(home):
+    stream, made = stream_of(home, config(home)), [0]
+
+    def take(n: int) -> torch.Tensor:
+        made[0] += n
+        return torch.arange(made[0] - n, made[0])[:, None].double()
+
+    stream.take = take
+    mixer = Mixer(stream, 2048, 256, 0, 6100)
+    mixer.fill()
+    drawn = torch.cat(list(mixer))[:, 0]
+    assert len(drawn) == 23 * 256  # whole batches
+    assert len(drawn.unique()) == len(drawn)
+    assert made[0] == 2048 + 4 * 1024  # the buffer, and half of it four times
+
+
 def test_probing_finds_the_source_that_words_give_away(home, tmp_path):
     chats = [
         tiny.make_chat(i) if i % 2 else [{"role": "user", "content": f"{i} 17 23"}, {"role": "assistant", "content": "9 9 9 7 7"}]
-        for i in range(200)
+        for i in range(400)
     ]
-    table = tiny.data_table(chats, source=["words" if i % 2 else "digits" for i in range(200)])
+    table = tiny.data_table(chats, source=["words" if i % 2 else "digits" for i in range(400)])
     tiny.tiny_data(tmp_path / "two", home / "base", {"train": table})
-    out = train(config(home, data=str(tmp_path / "two"), splits=("train",), heldout_tokens=3000), tmp_path / "out")
+    out = train(config(home, data=str(tmp_path / "two"), splits=("train",), heldout_tokens=9000), tmp_path / "out")
     metrics = read_metrics(out)
     assert metrics["probing"]["source"]["digits"]["auroc_1"] > 0.95
-    assert metrics["probe_auroc_5"] > 0.95
+    assert metrics["probe_source_auroc_5"] > 0.95
+    assert metrics["probing"]["source"]["digits"]["positives"] >= 20
     assert metrics["sources"].keys() == {"words", "digits"}
     assert sum(metrics["sources"].values()) == metrics["epoch_tokens"]  # the buffer holds them all, and the model ran once
+
+
+def test_probing_shuffled_labels_gives_chance_and_keeps_groups_whole():
+    from scipy import sparse
+
+    from playpen.sparse_probing import probe
+
+    rng = np.random.default_rng(0)
+    pooled, group = sparse.csr_matrix(rng.random((1200, 40), np.float32)), np.repeat(np.arange(600), 2)
+    found = [probe(pooled, np.where(rng.permutation(1200) < 600, "a", "b"), group, seed)["a"]["auroc_2"] for seed in range(12)]
+    assert abs(np.mean(found) - 0.5) < 0.03
+    # Each group has a feature and a label of its own: whoever sees one of its rows knows the other's.
+    own, label = sparse.identity(600, format="csr", dtype=np.float32)[group], np.where(rng.random(600) < 0.5, "a", "b")[group]
+    assert abs(probe(own, label, group)["a"]["auroc_5"] - 0.5) < 0.1
+    assert probe(pooled[:60], label[:60], group[:60]) == {}  # too few to tell anything
 
 
 def test_a_corpus_shorter_than_the_buffer_is_told_in_a_line(home, tmp_path, capsys):

@@ -89,6 +89,9 @@ function plain(value) {
   return number(value, Math.min(5, digits));
 }
 
+/** How much of the whole a value is, in 0 to 1. */
+const shareOf = (value, full) => (full > 0 ? Math.max(0, Math.min(1, value / full)) : 0);
+
 /** "1 in 250" for a share. */
 const oneIn = (share) => (share > 0.1 ? `${roughly(share)} of` : `1 in ${number(Number((1 / share).toPrecision(2)))}`);
 

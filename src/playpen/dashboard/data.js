@@ -1,57 +1,14 @@
-// The data files: scripts that call one function of `playpen` each, added when something of theirs is shown.
+// What the data files of a dashboard hold.
 
 /** The list, a column an array; filled by loadList. A feature's place in it is not its id when only some features were made. */
 const table = { columns: {}, size: 0, placeOf: new Map() };
 let meta = null;
 let searchTexts = null; // place in the list -> text, once it is there
 
-const KEPT_SHARDS = 24;
-const arrivals = new Map(); // file -> what to do with its content
-const shards = new Map(); // number -> promise of its content, the one used last at the end
-
-window.playpen = {
-  meta: (content) => arrivals.get("meta.js")?.(content),
-  list: (payload) => arrivals.get("list.js")?.(payload),
-  search: (payload) => arrivals.get("search.js")?.(payload),
-  shard: (number, payload) => arrivals.get(shardFile(number))?.(payload),
-};
-
-const shardFile = (number) => `shard-${String(number).padStart(5, "0")}.js`;
-
-/** Promise what a data file holds, packed as it is. */
-function load(file) {
-  return new Promise((resolve, reject) => {
-    const script = el("script", { src: `data/${file}` });
-    const failed = () => reject(new Error(`data/${file} could not be read: keep the data folder beside this page, and unbroken`));
-    arrivals.set(file, resolve);
-    script.onerror = failed;
-    script.onload = () => {
-      script.remove();
-      failed(); // does nothing when the content has come, which is before
-    };
-    document.head.append(script);
-  });
-}
-
-/** Promise what a packed data file holds: base64 of gzip of JSON. */
-async function loadPacked(file) {
-  if (typeof DecompressionStream === "undefined") {
-    throw new Error("this browser cannot unpack gzip; use Chrome 123, Firefox 120, Safari 17.5 or a newer one");
-  }
-  const payload = await load(file);
-  try {
-    return await unpack(payload);
-  } catch {
-    throw new Error(`data/${file} is damaged: copy the data folder again, or make the dashboard again`);
-  }
-}
-
-function unpack(payload) {
-  const text = atob(payload);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
-}
+receive("meta", () => "meta.js");
+receive("list", () => "list.js");
+receive("search", () => "search.js");
+receive("shard", shardFile);
 
 async function loadList() {
   meta = await load("meta.js");
@@ -86,15 +43,6 @@ async function loadFeature(id) {
   const found = shard.features.find((feature) => feature.id === id);
   if (!found) throw new Error(`feature ${id} is missing from its data file; make the dashboard again`);
   return { ...found, strings: shard.strings, place };
-}
-
-function loadShard(wanted) {
-  const there = shards.get(wanted) ?? loadPacked(shardFile(wanted));
-  shards.delete(wanted);
-  shards.set(wanted, there);
-  there.catch(() => shards.delete(wanted)); // so that another try reads it again
-  if (shards.size > KEPT_SHARDS) shards.delete(shards.keys().next().value);
-  return there;
 }
 
 /** The value of a column for a feature by its place, as text. */

@@ -2,10 +2,6 @@
 
 let turn = 0; // the newest view that was asked for: what arrives late for an older one is dropped
 
-function viewHead(title, ...acts) {
-  return el("header", { class: "view-head" }, title, div("acts", acts));
-}
-
 function featureHead(id, place, ...acts) {
   const name = div("name", el("h2", {}, `#${id}`), flagsOf(place, "single token"), span("label", nameOf(place)));
   const outside = { class: "quiet", href: meta.neuronpedia?.replace("{id}", id), rel: "noopener", target: "_blank" };
@@ -44,10 +40,6 @@ function featureActs() {
     quietLink({ view: "compare", b: null }, "compare", "Side by side with another (c)"),
     button("copy link", (event) => copyText(location.href, event.currentTarget), { class: "quiet" }),
   ];
-}
-
-function problem(message, again) {
-  return fill(p("problem", message, " ", again ? button("try again", again) : null), { role: "alert" }, []);
 }
 
 const noSuch = (id) => problem(`There is no feature ${id} here: this dashboard holds ${number(table.size)} features.`);

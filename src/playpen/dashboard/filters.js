@@ -15,7 +15,12 @@ const PRESETS = [
     key: "category_auroc",
     tells: "category_auroc > 0.9",
   },
-  { name: "at home in a source", help: "Highest density in one source over all first", key: "lift", tells: "lift > 2" },
+  {
+    name: "at home in a source",
+    help: "Highest density in one source over all first, where 10 documents of it are active",
+    key: "lift",
+    tells: "lift > 2",
+  },
   { name: "dense", help: "Active on more than a tenth of the tokens", sort: "-density", filter: ["dense"] },
   { name: "single token", help: "Active on one token, nine times out of ten", sort: "-density", filter: ["single"] },
   { name: "dead", help: "Never active on these tokens", sort: "id", filter: ["dead"] },

@@ -2,8 +2,6 @@
 
 const NEAR_PEAK = 14; // tokens before the peak in a short line; twice as many after it
 
-const shareOf = (value, full) => (full > 0 ? Math.max(0, Math.min(1, value / full)) : 0);
-
 /** One example. `context` is {strings, scale, effect, near}: the strength, and the effect on a logit, of full colour. */
 function exampleLine(example, context) {
   const tokens = example.t.map((token) => context.strings[token]);
@@ -14,7 +12,7 @@ function exampleLine(example, context) {
   line.classList.toggle("near", context.near);
   const label = `Strength ${short(example.v)}. Left and right arrows read it token by token.`;
   fill(line, { tabindex: 0, role: "group", "aria-label": label, dir: isRightToLeft(tokens.join("")) ? "rtl" : "ltr" }, []);
-  return Object.assign(line, { example, context });
+  return Object.assign(line, { start: example.at, tip: (i) => tokenTip(example, context, i) });
 }
 
 /** One line with the peak in the middle, so that the peaks of all lines stand below each other. */
@@ -65,7 +63,7 @@ function exampleFacts({ d, s, c, p: first, n, t }) {
 }
 
 /** What there is to say of one token of an example. */
-function tokenTip({ example, context }, i) {
+function tokenTip(example, context, i) {
   const { a, e, t, s, c, d, n, p: first } = example;
   const share = `${short(a[i])} \u00b7 ${percent(shareOf(a[i], context.scale))} of full colour`;
   const missed = context.near && i === example.at;

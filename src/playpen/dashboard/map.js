@@ -211,3 +211,5 @@ function pointTip(place) {
   const rows = keys.map((key) => [columnOf(key).label, cellText(key, place)]);
   return [p("tip-head", el("b", {}, `#${table.columns.id[place]} `), nameOf(place)), pairs("", rows)];
 }
+
+document.addEventListener("repaint", () => map && state.view === "map" && showMap());

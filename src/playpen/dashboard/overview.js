@@ -46,7 +46,15 @@ function overviewSentence() {
 function tellingSentence() {
   const n = table.columns.auroc.filter((value) => value > 0.9).length;
   const link = stateLink({ sort: "-auroc", filter: ["auroc > 0.9"], q: "" }, {}, n === 1 ? "1 tells" : `${number(n)} tell`);
-  return [link, " prompts from control with an AUROC above 0.9."];
+  return [link, " prompts from control with an AUROC above 0.9. ", lengthSentence()];
+}
+
+/** A maximum grows with the tokens that it is taken over: what length alone reaches is what an AUROC has to beat. */
+function lengthSentence() {
+  const auroc = meta.length_auroc;
+  if (auroc === null) return null;
+  const told = `The length of a document alone tells them apart with AUROC ${number(auroc, 2)}`;
+  return `${told}, and a longer one has more chances of a high maximum: that is the figure to beat.`;
 }
 
 function factsList(rows) {
@@ -79,15 +87,20 @@ function ownLink(kind, { name, side }) {
 }
 
 const OWN = "click for the features that are most its own";
+const LENGTH = "#AUROC of length";
+
+function lengthCell({ length_auroc: auroc }) {
+  return auroc === null ? DASH : number(auroc, 3);
+}
 
 function sourcesPanel() {
-  const row = (part) => [ownLink("source", part), part.side, number(part.documents), number(part.tokens)];
+  const row = (part) => [ownLink("source", part), part.side, number(part.documents), number(part.tokens), lengthCell(part)];
   if (!meta.sources.length) return null;
-  return panel("Sources", OWN, grid(["source", "side", "#documents", "#tokens"], meta.sources.map(row), "Sources"));
+  return panel("Sources", OWN, grid(["source", "side", "#documents", "#tokens", LENGTH], meta.sources.map(row), "Sources"));
 }
 
 function categoriesPanel() {
-  const row = (part) => [ownLink("category", part), number(part.documents), number(part.tokens)];
+  const row = (part) => [ownLink("category", part), number(part.documents), number(part.tokens), lengthCell(part)];
   if (!meta.categories.length) return null;
-  return panel("Categories", OWN, grid(["category", "#documents", "#tokens"], meta.categories.map(row), "Categories"));
+  return panel("Categories", OWN, grid(["category", "#documents", "#tokens", LENGTH], meta.categories.map(row), "Categories"));
 }

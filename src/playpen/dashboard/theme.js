@@ -6,7 +6,7 @@ const isDark = () => (document.documentElement.dataset.theme ?? (system.matches 
 function showTheme() {
   byId("theme").textContent = isDark() ? "\u263c" : "\u263e";
   byId("theme").title = isDark() ? "Light (d)" : "Dark (d)";
-  if (map && state.view === "map") showMap(); // a canvas does not follow the style sheet
+  document.dispatchEvent(new Event("repaint")); // a canvas does not follow the style sheet
 }
 
 function toggleTheme() {

@@ -1,4 +1,5 @@
 // One tooltip for everything: by pointing, or by the arrows on an example that has the focus.
+// An example is an element `.example` of tokens `.t`, with `tip`, which tells what to say of a token, and `start`, the first one.
 
 /** Show the tooltip beside a box of the window, inside the window. */
 function showTip(content, box) {
@@ -18,20 +19,20 @@ function pointAt(line, i) {
   const token = line.querySelector(`.t[data-i="${i}"]`);
   token.classList.add("pointed");
   line.pointed = i;
-  tipFor(token, tokenTip(line, i));
+  tipFor(token, line.tip(i));
 }
 
 /** Point at the token after the one pointed at, or before it; at the peak first. */
 function moveInside(line, by) {
   const shown = [...line.querySelectorAll(".t")].map((token) => Number(token.dataset.i));
-  const from = line.pointed ?? line.example.at - by;
+  const from = line.pointed ?? line.start - by;
   pointAt(line, Math.max(shown[0], Math.min(shown.at(-1), from + by)));
 }
 
 function onPointer(event) {
   const target = event.target.closest?.(".t[data-i], [data-tip]");
   if (!target) return hideTip();
-  return tipFor(target, target.dataset.tip ?? tokenTip(target.closest(".example"), Number(target.dataset.i)));
+  return tipFor(target, target.dataset.tip ?? target.closest(".example").tip(Number(target.dataset.i)));
 }
 
 function onArrow(event) {

@@ -4,17 +4,24 @@ AUROC is the chance that a document of the group has a higher maximum than one o
 Mann-Whitney statistic over both sizes (Hanley and McNeil 1982). A document on which the feature is off has the maximum 0.
 Maxima count with 12 binary digits: rounding errors of a forward pass depend on the length of the row, and would else rank
 documents that begin alike, and peak there, by their length.
+
+A maximum grows with the number of tokens that it is taken over, so a feature that fires at random has a high AUROC where the
+group's documents are longer. `length_auroc` is what the length alone reaches on the same documents: the figure to beat.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from playpen.dashboard_data.corpus import Corpus, Groups
 from playpen.dashboard_data.entries import Entries
 
-FEW = 5
-"""A category of fewer documents, or with fewer others, is never the one that a feature tells best."""
+FEW = 20
+"""A category of fewer documents, or with fewer others, is never the one that a feature tells best: the best of many small ones
+is high by chance."""
+FEW_ACTIVE = 10
+"""A source in which a feature is active in fewer documents is never the one that it is at home in: else one token does it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Contrast:
 
     active: np.ndarray
     """int64 [g]: active tokens."""
+    documents: np.ndarray
+    """int64 [g]: documents in which it is active."""
     density: np.ndarray
     lift: np.ndarray
     """Density over that of the whole population."""
@@ -99,14 +108,31 @@ def contrast(ranks: Ranks, groups: Groups) -> Contrast:
     active = np.bincount(member[there], weights=ranks.active[there], minlength=g).astype(np.int64)
     on = np.bincount(member[there], minlength=g)
     ranked = np.bincount(member[there], weights=ranks.rank[there], minlength=g) + (groups.documents - on) * ranks.off
-    total, sizes, rest = int(ranks.active.sum()), groups.documents, ranks.documents - groups.documents
+    total = int(ranks.active.sum())
     with np.errstate(divide="ignore", invalid="ignore"):
         density = active / groups.tokens
         lift = density / (np.float64(total) / ranks.tokens)
         log_odds = _log_odds(active, groups.tokens) - _log_odds(total - active, ranks.tokens - groups.tokens)
-        auroc = (ranked - sizes * (sizes + 1) / 2) / (sizes * rest)
-    silent = np.full(g, np.nan)
-    return Contrast(active, density, lift, log_odds if total else silent, auroc if total else silent)
+    silent, auroc = np.full(g, np.nan), _auroc(ranked, groups.documents, ranks.documents)
+    return Contrast(active, on, density, lift, log_odds if total else silent, auroc if total else silent)
+
+
+def length_auroc(corpus: Corpus, groups: Groups, population: np.ndarray) -> np.ndarray:
+    """Return the AUROC of a document's counted tokens, each group against the rest of a population (mask [documents]).
+
+    Shape [g]; the groups lie within the population.
+    """
+    rank = np.zeros(len(corpus.documents))
+    rank[population] = rankdata(corpus.tokens_of[population])
+    there = groups.of_document >= 0
+    ranked = np.bincount(groups.of_document[there], weights=rank[there], minlength=len(groups.names))
+    return _auroc(ranked, groups.documents, int(np.count_nonzero(population)))
+
+
+def _auroc(ranked: np.ndarray, sizes: np.ndarray, documents: int) -> np.ndarray:
+    """Return the AUROC of groups by their sums of ranks from 1 and their sizes; NaN where a group or its rest is empty."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (ranked - sizes * (sizes + 1) / 2) / (sizes * (documents - sizes))
 
 
 def _log_odds(active: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -117,3 +143,9 @@ def best_group(aurocs: np.ndarray, groups: Groups, documents: int) -> int | None
     """Return the group with the highest AUROC among those that have `FEW` documents and others; None when there is none."""
     enough = (groups.documents >= FEW) & (documents - groups.documents >= FEW) & np.isfinite(aurocs)
     return int(np.where(enough, aurocs, -np.inf).argmax()) if enough.any() else None
+
+
+def best_source(found: Contrast) -> int | None:
+    """Return the source with the highest density among those with `FEW_ACTIVE` active documents; None when there is none."""
+    enough = found.documents >= FEW_ACTIVE
+    return int(np.where(enough, found.density, -np.inf).argmax()) if enough.any() else None

@@ -28,7 +28,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Corpus:
-    """n tokens in r rows of m documents; 9 bytes a token."""
+    """n tokens in r rows of m documents; it stays in memory, 9 bytes a token."""
 
     ids: np.ndarray
     """int32 [n]: token ids, row after row."""
@@ -42,6 +42,8 @@ class Corpus:
     """int32 [r]: the document of each row."""
     documents: list[str]
     """The row_id of each document, in order of their first rows."""
+    tokens_of: np.ndarray
+    """int64 [m]: counted tokens of each document, in all of its rows that are here."""
     sources: Groups
     categories: Groups
     sides: Groups
@@ -99,6 +101,7 @@ def make_corpus(rows: TokenRows, bos: int | None) -> Corpus:
         row_of,
         document_of.astype(np.int32),
         [str(name) for name in documents],
+        tokens,
         group(rows.source),
         group(rows.category),
         group(rows.side, sides),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from playpen.dashboard_data.contrasts import Contrast, best_group, by_document, contrast, rank_within
+from playpen.dashboard_data.contrasts import Contrast, best_group, best_source, by_document, contrast, rank_within
 from playpen.dashboard_data.corpus import Corpus
 from playpen.dashboard_data.entries import Entries
 from playpen.dashboard_data.examples import Amounts, Chosen, Group, Windows, choose, cut, to_examples
@@ -104,9 +104,7 @@ def _numbers(study: Study, ident: int, entries: Entries, table: TokenTable) -> t
     sides, sources = (contrast(all_ranks, groups) for groups in (corpus.sides, corpus.sources))
     categories = contrast(prompt_ranks, corpus.categories)
     category = best_group(categories.auroc, corpus.categories, prompt_ranks.documents) if len(entries) else None
-    source = int(np.argmax(np.nan_to_num(sources.density))) if len(entries) and len(corpus.sources.names) else None
-    spread = moments(entries.strength)
-    two = bool(corpus.sides.names)
+    source, spread, two = best_source(sources), moments(entries.strength), bool(corpus.sides.names)
     numbers = {
         "id": ident,
         "density": len(entries) / n,

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from playpen.saes import BY_ONE_PRODUCT, encode_by_one_product
+
 WITH_PRE_ACTIVATIONS = ("topk", "jumprelu", "standard")
 """SAELens' architectures whose activity is decided by one number a feature, linear in the input."""
 
@@ -26,19 +28,14 @@ class Encoded:
 def encode(sae: Any, x: Tensor) -> Encoded:
     """Return what `sae.encode(x)` holds but zeros, for tokens [n, d_in]; the product with the encoder is made once."""
     kind = sae.cfg.architecture()
+    if kind in BY_ONE_PRODUCT:
+        return Encoded(*encode_by_one_product(sae, x))
     if kind not in WITH_PRE_ACTIVATIONS:
         dense = sae.encode(x)
         token, feature = dense.nonzero(as_tuple=True)
         return Encoded(token, feature, dense[token, feature], None)
     before = torch.addmm(sae.b_enc, sae.process_sae_in(x), sae.W_enc)
-    if kind == "topk":
-        if sae.cfg.rescale_acts_by_decoder_norm:
-            before = before * sae.W_dec.norm(dim=-1)
-        strength, feature = before.topk(sae.cfg.k, sorted=False)
-        on = strength > 0
-        return Encoded(on.nonzero()[:, 0], feature[on], strength[on], before)
-    active = before > sae.threshold.clamp(min=0) if kind == "jumprelu" else before > 0
-    token, feature = active.nonzero(as_tuple=True)
+    token, feature = (before > 0).nonzero(as_tuple=True)
     return Encoded(token, feature, before[token, feature], before)
 
 

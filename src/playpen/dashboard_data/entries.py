@@ -1,8 +1,8 @@
 """Pass one: every active entry of the corpus on disk, a chunk of rows at a time, each sorted by feature.
 
 A chunk file is written whole or not at all, so a killed run goes on after the last. All else is computed from these files a
-few features at a time, so memory does not grow with the number of tokens. Little-endian: offsets int64 [D + 1], then tokens
-int32 and strengths float32, ordered by feature and then token; token numbers count from the chunk's first.
+few features at a time, so only their own entries are in memory, 12 bytes each. Little-endian: offsets int64 [D + 1], then
+tokens int32 and strengths float32, ordered by feature and then token; token numbers count from the chunk's first.
 """
 
 from collections.abc import Iterator

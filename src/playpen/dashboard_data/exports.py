@@ -18,7 +18,7 @@ import numpy as np
 from playpen.config import PlaypenError
 from playpen.dashboard_data.corpus import Corpus
 from playpen.dashboard_data.relations import Partners
-from playpen.dashboard_data.scripts import read_packed, to_json
+from playpen.dashboard_data.scripts import read_packed, to_json, write_whole
 from playpen.tables import unfinished
 
 ALIGNED = 3
@@ -90,16 +90,14 @@ class Batches:
     """float32 [D, d_in]"""
     corpus: Corpus
     dataset: str
+    folder: Path
 
-    def write(self, number: int, script: Path, folder: Path) -> None:
-        """Write a shard as `batch-N.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def write(self, number: int, shard: dict[str, Any]) -> None:
+        """Write a shard as `batch-N.json`; the shard is used up: its tokens' numbers become their texts."""
         head = {"model_id": self.name.model, "layer": self.name.layer, "sae_set": self.name.sae_set, "sae_id_suffix": None}
-        found = [self._feature(feature) for feature in resolved(read_packed(script))]
-        path = folder / f"batch-{number}.json"
-        part = unfinished(path)
-        part.write_text(json.dumps({**head, "features": found}, allow_nan=False))
-        part.replace(path)
+        found = [self._feature(feature) for feature in resolved(shard)]
+        content = json.dumps({**head, "features": found}, allow_nan=False)
+        write_whole(self.folder / f"batch-{number}.json", content.encode("ascii"))
 
     def _feature(self, feature: dict[str, Any]) -> dict[str, Any]:
         logits = feature["logits"] or {"up": [], "down": [], "histogram": {"edges": [], "counts": []}}
@@ -155,7 +153,7 @@ def _activation(example: dict[str, Any], low: float, high: float, contains: floa
         "bin_max": high,
         "bin_contains": contains,
         "tokens": example["t"],
-        "values": [round(value, 3) for value in example["a"]],
+        "values": example["a"],
         "qualifying_token_index": example["at"],
     }
 

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from playpen.dashboard_data.contrasts import FEW, FEW_ACTIVE, length_auroc
 from playpen.dashboard_data.corpus import Corpus, Groups
+from playpen.dashboard_data.describe import shorts
 from playpen.dashboard_data.scripts import to_json, write_packed, write_plain
 from playpen.tables import write_table
 
@@ -23,7 +25,12 @@ SEEN = (
     ("skew", "skew", "signed", "skewness of its strength where it is active; 0 is symmetric"),
     ("kurtosis", "kurtosis", "number", "kurtosis of its strength where it is active; 3 is normal"),
     ("token_share", "top token", "percent", "share of its active tokens that are its commonest token"),
-    ("lift", "lift", "number", "density on its best source over density on all"),
+    (
+        "lift",
+        "lift",
+        "number",
+        f"density on its best source over density on all; only where {FEW_ACTIVE} documents of it are active",
+    ),
 )
 """Columns that a person sees: key, label, format, help."""
 
@@ -31,9 +38,21 @@ SEEN_WITH_SIDES = (
     ("prompts", "prompts", "percent", "density on the prompts"),
     ("control", "control", "percent", "density on the control text"),
     ("log_odds", "log-odds", "signed", "log of the odds of being active on the prompts' tokens over those on the control's"),
-    ("auroc", "AUROC", "number", "chance that a prompt has a higher maximum than a control document"),
+    (
+        "auroc",
+        "AUROC",
+        "number",
+        "chance that a prompt has a higher maximum than a control document; a longer one has more chances",
+    ),
 )
-SEEN_WITH_CATEGORIES = (("category_auroc", "cat. AUROC", "number", "AUROC of its best category against all other prompts"),)
+SEEN_WITH_CATEGORIES = (
+    (
+        "category_auroc",
+        "cat. AUROC",
+        "number",
+        f"AUROC of its best category of {FEW} documents or more against all other prompts",
+    ),
+)
 
 
 def columns(corpus: Corpus) -> list[dict[str, str]]:
@@ -44,7 +63,7 @@ def columns(corpus: Corpus) -> list[dict[str, str]]:
 
 def sources(corpus: Corpus) -> list[dict[str, Any]]:
     """Return the sources as the meta file has them; one whose documents are on both sides is on none."""
-    found = _groups(corpus.sources)
+    found = _groups(corpus, corpus.sources, np.ones(len(corpus.documents), bool))
     for i, each in enumerate(found):
         sides = np.unique(corpus.sides.of_document[corpus.sources.of_document == i])
         each["side"] = corpus.sides.names[sides[0]] if len(sides) == 1 and sides[0] >= 0 else ""
@@ -53,12 +72,20 @@ def sources(corpus: Corpus) -> list[dict[str, Any]]:
 
 def categories(corpus: Corpus) -> list[dict[str, Any]]:
     """Return the categories as the meta file has them."""
-    return _groups(corpus.categories)
+    return _groups(corpus, corpus.categories, corpus.prompts()[0])
 
 
-def _groups(groups: Groups) -> list[dict[str, Any]]:
-    rows = zip(groups.names, groups.tokens.tolist(), groups.documents.tolist(), strict=True)
-    return [{"name": name, "tokens": tokens, "documents": documents} for name, tokens, documents in rows]
+def sides_length_auroc(corpus: Corpus) -> float | None:
+    """Return the AUROC of the documents' length alone, prompts against control; None without sides."""
+    return next(iter(shorts(length_auroc(corpus, corpus.sides, np.ones(len(corpus.documents), bool)))), None)
+
+
+def _groups(corpus: Corpus, groups: Groups, population: np.ndarray) -> list[dict[str, Any]]:
+    """Return groups with their sizes, and the AUROC of length alone against the rest of the population (mask [documents])."""
+    lengths = shorts(length_auroc(corpus, groups, population))
+    columns = (groups.names, groups.tokens.tolist(), groups.documents.tolist(), lengths)
+    names = ("name", "tokens", "documents", "length_auroc")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def write_list(out: Path, meta: dict[str, Any], rows: list[dict[str, Any]], places: np.ndarray, search: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 A direction in the residual stream passes the final norm's weights and the unembedding; the norm's division is left out,
 because it only scales, and so is what does not depend on the direction. The norm is found by what it does, not by its class:
-its weights are what it makes of a probe.
+its weights are what it makes of a probe. Only a direction in the residual stream has a lens, or in what is added to it: a
+direction of the same width elsewhere (what the MLP reads, a query) means something else, though the product exists.
 """
 
 from copy import deepcopy
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from playpen.activations import Hook, hook_width
+from playpen.hook_names import stream_places
 
 VOCABULARY_CHUNK = 2**15
 """Tokens of the vocabulary that directions are multiplied with at once."""
@@ -52,20 +54,27 @@ def find_lens(model: Any, hook: Hook, tokens: int) -> LogitLens | str:
     width, stream = hook_width(model, hook), model.config.get_text_config().hidden_size
     if width != stream:
         return f"the decoder writes activations {width} wide at {hook.name}, but the residual stream is {stream} wide"
-    if hook.side == "input" and getattr(getattr(hook.module, "weight", None), "ndim", 0) == 2:
-        return f"the decoder writes the input of a matrix at {hook.name}, not into the residual stream"
     head = model.get_output_embeddings()
     if head is None:
         return f"{type(model).__name__} has no unembedding"
-    norm = _final_norm(model, head)
+    last = _feeds(model, head)
+    if last is None or next(last.children(), None) is not None:
+        return "no single module gives the unembedding its input, so the final norm is unknown"
+    if not _in_stream(model, hook, last):
+        return (
+            f"the decoder writes to {hook.name}, which is not in the residual stream; a lens needs the input, middle or output of "
+            "a layer, what its attention or MLP adds (behind its norm, where it has one), or the input of the final norm"
+        )
+    norm = measure_norm(last, head.weight.shape[1])
     return norm if isinstance(norm, str) else LogitLens(norm, head.weight.detach()[:tokens])
 
 
-def _final_norm(model: Any, head: Any) -> FinalNorm | str:
-    module = _feeds(model, head)
-    if module is None or next(module.children(), None) is not None:
-        return "no single module gives the unembedding its input, so the final norm is unknown"
-    return measure_norm(module, head.weight.shape[1])
+def _in_stream(model: Any, hook: Hook, last: nn.Module) -> bool:
+    """Say whether a hook is the residual stream, or what is added to it; `last` is the final norm."""
+    modules = dict(model.named_modules())
+    places = (name.rpartition(".") for name in stream_places(modules))
+    allowed = [(last, "input"), *((modules[path], side) for path, _, side in places)]
+    return any(module is hook.module and side == hook.side for module, side in allowed)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from playpen.config import PlaypenError
 from playpen.dashboard_data.decoder_map import draw_map
 from playpen.dashboard_data.describe import DEAD, PROMOTED, Described, Lens, Study, describe, to_record
 from playpen.dashboard_data.entries import Chunk, read_features
+from playpen.dashboard_data.exports import Batches
 from playpen.dashboard_data.logit_lens import LogitLens
 from playpen.dashboard_data.scripts import to_json, write_packed, write_whole
 from playpen.dashboard_data.token_text import TokenText
@@ -41,6 +42,8 @@ class Maker:
     out: Path
     work: Path
     """Where what the list needs of each shard is kept."""
+    batches: Batches | None
+    """Writes the shards for Neuronpedia too, when that is wanted."""
 
     def count(self) -> int:
         """Return the number of shards."""
@@ -63,7 +66,11 @@ class Maker:
             found.append(describe(self.study, place, each, lens))
             tick()
         write_whole(self._kept(number), to_json(self._listed(found)))
-        write_packed(self.script(number), "shard", to_json(self._records(found)), number)
+        shard = self._records(found)
+        content = to_json(shard)
+        if self.batches is not None:
+            self.batches.write(number, shard)
+        write_packed(self.script(number), "shard", content, number)  # last: it says that the shard is whole
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the list, without their places on the map, once all shards are there."""

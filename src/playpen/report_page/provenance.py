@@ -10,24 +10,28 @@ Manifests = Mapping[str, dict[str, Any]]
 
 
 def cost_table(manifests: Manifests) -> Table:
-    """Return seconds, tokens and rows by stage, the dearest first."""
+    """Return seconds, memory, tokens and rows by stage, the dearest first."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for manifest in manifests.values():
         kinds.setdefault(manifest["kind"], []).append(manifest)
     spent = {kind: sum(_seconds(manifest) for manifest in found) for kind, found in kinds.items()}
     most = max(spent.values(), default=0.0) or 1.0
     rows = tuple(_cost_row(kind, kinds[kind], spent[kind], most) for kind in sorted(spent, key=lambda kind: -spent[kind]))
-    total = (Cell("all together"), count(len(manifests)), num(sum(spent.values()), 1), Cell(""), Cell(""), Cell(""))
-    note = "Wall-clock seconds on the machine below, start-up of each stage included. Tokens and rows where a stage tells them."
-    return Table(
-        "costs", ("stage", "runs", "seconds", "tokens", "rows", "seconds per 1,000 rows"), (*rows, total), note, "all together"
+    total = (Cell("all together"), count(len(manifests)), num(sum(spent.values()), 1), *[Cell("")] * 4)
+    note = (
+        "Wall-clock seconds on the machine below, start-up of each stage included. Memory: the most that the process held while the stage "
+        "ran, in GB, of its dearest run. Tokens and rows where a stage tells them."
     )
+    heads = ("stage", "runs", "seconds", "peak memory", "tokens", "rows", "seconds per 1,000 rows")
+    return Table("costs", heads, (*rows, total), note, "all together")
 
 
 def _cost_row(kind: str, found: list[dict[str, Any]], seconds: float, most: float) -> tuple[Cell, ...]:
     tokens, rows = (_total(found, name) for name in ("tokens", "rows"))
     each = 1000 * seconds / rows if rows else None
-    return (Cell(kind), count(len(found)), num(seconds, 1, bar=seconds / most), count(tokens), count(rows), num(each, 2))
+    held = max((manifest["provenance"].get("peak_memory") or 0 for manifest in found), default=0) / 1e9 or None
+    spent = (num(seconds, 1, bar=seconds / most), num(held, 2))
+    return (Cell(kind), count(len(found)), *spent, count(tokens), count(rows), num(each, 2))
 
 
 def _seconds(manifest: dict[str, Any]) -> float:

@@ -3,8 +3,9 @@
     playpen features --sae runs/demo/sae --model runs/demo/base --data runs/demo/data --splits train pool
 
 The base runs once over rows of the data, up to the SAE's hook; every active entry goes to disk, a chunk at a time. From these
-files everything is computed exactly, a few features at a time, in memory that does not grow with the tokens. The result is a
-page that opens from disk, `index.html`, and the files that it reads: docs/dashboard_format.md.
+files everything is computed exactly, a few features at a time: memory grows by 9 bytes a token, and by 12 for each active entry
+of the features of one shard. The result is a page that opens from disk, `index.html`, and the files that it reads:
+docs/dashboard_format.md.
 """
 
 import os
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
     import numpy as np
 
     from playpen.dashboard_data.corpus import Corpus
+    from playpen.dashboard_data.describe import Study
     from playpen.dashboard_data.entries import Chunk
-    from playpen.dashboard_data.exports import Neuronpedia
+    from playpen.dashboard_data.exports import Batches, Neuronpedia
     from playpen.dashboard_data.near_misses import NearMisses
     from playpen.dashboard_data.opening import Opened
     from playpen.dashboard_data.shards import Maker
     from playpen.dashboard_data.stopwatch import Stopwatch
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 3
 RESUMABLE = True
 PARTNERS = 10
 """Neighbours and correlated features listed of each feature."""
@@ -197,7 +199,19 @@ def prepare(job: Job, chunks: "list[Chunk]", near: "NearMisses") -> "Maker":
         seed=config.seed,
     )
     lens, text = find_lens(opened.model, opened.hook, len(opened.tokenizer)), TokenText(opened.tokenizer)
-    return Maker(study, chunks, directions, lens, text, config.shard_features, job.out, job.work)
+    return Maker(study, chunks, directions, lens, text, config.shard_features, job.out, job.work, batches(job, study, directions))
+
+
+def batches(job: Job, study: "Study", directions: Any) -> "Batches | None":
+    """Return what writes Neuronpedia's files, when they are wanted."""
+    from playpen.dashboard_data.exports import Batches
+    from playpen.models import model_name
+
+    if job.named is None:
+        return None
+    place = directions.cpu().numpy()
+    name = model_name(job.config.data)
+    return Batches(job.named, study.features, study.correlated, place, study.corpus, name, job.out / "neuronpedia")
 
 
 def describe(job: Job, maker: "Maker") -> "tuple[list[dict[str, Any]], np.ndarray]":
@@ -219,19 +233,13 @@ def describe(job: Job, maker: "Maker") -> "tuple[list[dict[str, Any]], np.ndarra
 def write_dashboard(job: Job, maker: "Maker", rows: "list[dict[str, Any]]", places: "np.ndarray") -> None:
     """Write all that is not a shard: the list, the page, what the local server needs, and the exports."""
     from playpen.dashboard.page import write_page
-    from playpen.dashboard_data.exports import Batches, write_lines
+    from playpen.dashboard_data.exports import write_lines
     from playpen.dashboard_data.listing import write_list
     from playpen.tables import write_json
 
-    config, study, out = job.config, maker.study, job.out
-    scripts = [maker.script(number) for number in range(maker.count())]
+    config, out = job.config, job.out
     if "json" in config.exports:
-        write_lines(scripts, out / "features.jsonl.gz")
-    if job.named is not None:
-        directions = maker.directions.cpu().numpy()
-        batches = Batches(job.named, study.features, study.correlated, directions, study.corpus, model_name(config.data))
-        for number, script in enumerate(scripts):
-            batches.write(number, script, out / "neuronpedia")
+        write_lines([maker.script(number) for number in range(maker.count())], out / "features.jsonl.gz")
     write_list(out, make_meta(job, maker), rows, places, maker.search())
     beside = {name: os.path.relpath(path, out.resolve()) for name, path in (("sae", config.sae), ("model", config.model))}
     write_json(out / "serve.json", beside)
@@ -241,27 +249,19 @@ def write_dashboard(job: Job, maker: "Maker", rows: "list[dict[str, Any]]", plac
 def export_name(config: Config, opened: "Opened") -> "Neuronpedia | None":
     """Return how Neuronpedia calls the SAE, when its format is wanted."""
     from playpen.dashboard_data.exports import neuronpedia_name
+    from playpen.models import model_name
 
     if "neuronpedia" not in config.exports:
         return None
     return neuronpedia_name(config.neuronpedia, opened.hook.name, model_name(config.model), model_name(config.sae))
 
 
-def model_name(artifact: str) -> str:
-    """Return what an artifact was brought in from or, when it was made here, its own name."""
-    from playpen.artifact import read_manifest
-
-    manifest = read_manifest(artifact)
-    source = manifest["config"].get("source")
-    known = source if isinstance(source, dict) else {}
-    return known.get("id") or known.get("package") or manifest["name"]
-
-
 def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
     """Return what the meta file says, but its format."""
     from playpen.artifact import read_manifest
     from playpen.dashboard_data.encoding import WITH_PRE_ACTIVATIONS
-    from playpen.dashboard_data.listing import categories, columns, sources
+    from playpen.dashboard_data.listing import categories, columns, sides_length_auroc, sources
+    from playpen.models import model_name
     from playpen.tables import read_metrics
 
     config, corpus, info = job.config, job.corpus, job.opened.info
@@ -275,6 +275,7 @@ def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
         "corpus": {"tokens": corpus.num_tokens, "rows": len(corpus.document_of), "documents": len(corpus.documents)},
         "sources": sources(corpus),
         "categories": categories(corpus),
+        "length_auroc": sides_length_auroc(corpus),
         "num_features": len(job.features),
         "shard_features": maker.size,
         "num_shards": maker.count(),
@@ -287,8 +288,9 @@ def make_meta(job: Job, maker: "Maker") -> dict[str, Any]:
     }
 
 
-def measure(job: Job, maker: "Maker", rows: "list[dict[str, Any]]") -> dict[str, float]:
+def measure(job: Job, maker: "Maker", rows: "list[dict[str, Any]]") -> dict[str, float | None]:
     """Return sizes, speeds and shares; seconds are of all runs that it took."""
+    from playpen import resident_memory
     from playpen.dashboard_data.describe import DEAD, DENSE, SINGLE_TOKEN
 
     corpus, n, phases = job.corpus, len(rows), job.watch.seconds
@@ -304,14 +306,6 @@ def measure(job: Job, maker: "Maker", rows: "list[dict[str, Any]]") -> dict[str,
         "seconds": round(sum(phases.values()), 2),
         "features_per_second": round(n / max(sum(phases.values()), 1e-9), 2),
         "tokens_per_second": round(corpus.num_tokens / max(phases.get("encode", 0), 1e-9)),
-        "peak_rss": peak_memory(),
+        "peak_rss": resident_memory.peak(),
         "page_bytes": sum(file.stat().st_size for file in page),
     }
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has held."""
-    import resource
-    import sys
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -64,6 +64,8 @@ class Config:
     """Linear layers that get an adapter, by the end of their names."""
     rslora: bool = False
     """Divide alpha by the root of the rank."""
+    keep_moments: bool = False
+    """Keep the moments of Adam (`optimizer.safetensors`, twice the size of the adapter), for `attribute --moments`."""
     val_rows: NonNegativeInt = 0
     """First rows of the data's `val` split whose loss is measured after training; 0 measures none."""
     seed: int = 0
@@ -71,10 +73,11 @@ class Config:
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
-    """Write `adapter/` (with the tokenizer), `history.parquet` and `metrics.json`."""
+    """Write `adapter/` (with the tokenizer), `history.parquet`, `metrics.json` and, when asked, `optimizer.safetensors`."""
     from transformers import set_seed
 
     from playpen.models import check_tokens, load_tokenizer, model_files, write_model_files
+    from playpen.moments import FILE, write_moments
     from playpen.training import remove_checkpoints, train
 
     check_tokens(config.data, config.model)
@@ -82,11 +85,13 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     set_seed(config.seed)
     tokenizer = load_tokenizer(config.model)
     trainer = make_trainer(config, rows, tokenizer, out, machine)
-    metrics: dict[str, Any] = train(trainer, out, machine)
+    metrics: dict[str, Any] = train(trainer, config, out, machine)
     if not trainer.is_world_process_zero():
         return
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
+    if config.keep_moments:
+        write_moments(trainer.model, trainer.optimizer, out / FILE)
     remove_checkpoints(out)
     if config.val_rows:
         metrics["val_loss"] = validation_loss(config, trainer.model, machine)

@@ -20,6 +20,7 @@ from pydantic import Field
 from playpen.config import File, HubModel, Input, PlaypenError, config, did_you_mean
 
 if TYPE_CHECKING:
+    from playpen.activations import Hook
     from playpen.machine import Machine
 
 VERSION = 1
@@ -82,16 +83,15 @@ class Config:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write `sae/`, `sae.json` and `metrics.json`."""
-    from playpen.activations import find_hook, hook_width
+    from playpen.activations import hook_width
     from playpen.models import load_base, model_files
     from playpen.saes import check_width, write_sae
     from playpen.tables import write_json
 
     sae, where = read_source(config.source, out)
     check_usable(sae, where)
-    name = config.hook or hook_of(sae, where)
     base = load_base(config.model, machine)
-    hook = find_hook(base, name)
+    hook, name = open_hook(config.hook, sae, where, base)
     check_width(where, sae.cfg.d_in, name, hook_width(base, hook))
     sae.cfg.metadata.hf_hook_name = name
     info = write_sae(out, sae, name, model_files(config.model).base_id)
@@ -226,15 +226,24 @@ def gemmascope_hook(path: Path) -> str | None:
     return f"model.layers.{layer[1]}.{place}" if layer and place else None
 
 
-def hook_of(sae: Any, where: str) -> str:
-    """Return the hook that a SAE's own files name, as a module's path."""
-    metadata = sae.cfg.metadata
-    if metadata.hf_hook_name:
-        return metadata.hf_hook_name
-    if metadata.hook_name and "hook_" not in metadata.hook_name:
-        return metadata.hook_name  # trained by SAELens on a transformers model, whose module paths it uses as they are
-    known = f"only TransformerLens' name '{metadata.hook_name}'" if metadata.hook_name else "no hook"
-    raise PlaypenError(f"{where} names {known}; say where in the model it reads with hook, as model.layers.12.output")
+def open_hook(wanted: str | None, sae: Any, where: str, base: Any) -> "tuple[Hook, str]":
+    """Return the hook that is wanted, or that a SAE's own files name, and its name: a module's path and perhaps its side.
+
+    SAELens names a module of a transformers model as it is, or TransformerLens' place, which becomes the module it stands for.
+    """
+    from playpen.activations import find_hook
+
+    if wanted:
+        return find_hook(base, wanted), wanted
+    metadata, remedy = sae.cfg.metadata, "say where in the model it reads with hook, as model.layers.12.output"
+    own = metadata.hf_hook_name or metadata.hook_name
+    if not own:
+        raise PlaypenError(f"{where} names no hook; {remedy}")
+    try:
+        hook = find_hook(base, own)
+    except PlaypenError as error:
+        raise PlaypenError(f"{where} names a place that is not in the model ({error}); {remedy}") from None
+    return hook, hook.name
 
 
 def check_usable(sae: Any, where: str) -> None:

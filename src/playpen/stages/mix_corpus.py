@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from playpen.corpus_mixing import Blocks, Mixer
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 
 
@@ -109,7 +109,9 @@ def encode_documents(tokenizer: Any, batch: list[Document]) -> Any:
     """Return the token ids of each document, without a BOS."""
     import numpy as np
 
-    texts = [tokenizer.apply_chat_template(one.messages, tokenize=False) if one.messages else one.text for one in batch]
+    from playpen.chat import render
+
+    texts = [render(one.messages, tokenizer) if one.messages else one.text for one in batch]
     bos = tokenizer.bos_token or ""
     found = tokenizer([text.removeprefix(bos) for text in texts], add_special_tokens=False, verbose=False)["input_ids"]
     return [np.array(ids, dtype=np.int32) for ids in found]
@@ -119,11 +121,11 @@ def prompt_documents(prompts: str, seed: int) -> Any:
     """Return what gives the prompts of a repetition, in an order of its own."""
     from playpen.tables import read_table
 
-    table = read_table(prompts, "prompts", ["row_id", "text", "category"]).sort_values("row_id")
+    table = read_table(prompts, "prompts", ["row_id", "text", "question", "category"]).sort_values("row_id")
     if table.empty:
         raise PlaypenError(f"{prompts} holds no prompt")
-    categories = table["category"].fillna("")
-    documents = [Document(text, "prompts", None, name) for text, name in zip(table["text"], categories, strict=True)]
+    columns = zip(table["text"], table["category"].fillna(""), table["question"], strict=True)
+    documents = [Document(text, "prompts", None, name, " ".join(question.lower().split())) for text, name, question in columns]
 
     def once(epoch: int) -> Iterator[Document]:
         return iter(Random(f"{seed}/{epoch}").sample(documents, len(documents)))
@@ -169,6 +171,7 @@ def write_shard(out: Path, shard: int, blocks: "Blocks") -> None:
     for row in rows:
         document = row.pop("text")
         row["row_id"] = row_id(document.messages or [{"role": "text", "content": document.text}])
+        row["group"] = row_id([{"role": "group", "content": document.group}]) if document.group else row["row_id"]
     write_table(out / "documents" / f"shard-{shard:05d}.parquet", pa.Table.from_pylist(rows, schema=documents_schema()))
     write_table(out / "blocks" / f"shard-{shard:05d}.parquet", pa.table(table))
 
@@ -177,7 +180,7 @@ def documents_schema() -> "pa.Schema":
     """Return the columns of the table `documents`."""
     import pyarrow as pa
 
-    texts = [(name, pa.string()) for name in ("row_id", "source", "category", "side")]
+    texts = [(name, pa.string()) for name in ("row_id", "group", "source", "category", "side")]
     return pa.schema([("document", pa.int64()), *texts, ("copy", pa.int32()), ("num_tokens", pa.int32())])
 
 
@@ -211,13 +214,20 @@ def finish(config: Config, out: Path, mixer: "Mixer", made: int, tokenizer_file:
         "tokens": sum(sizes),
         "context": config.context,
         "tokenizer": artifact.digest(str(tokenizer_file)),
-        "repeats": {side.name: side.epoch for side in mixer.sides},
+        "repeats": repeats(mixer),
         "by_source": count_by(rows.source, sizes),
         "by_side": count_by(rows.side, sizes),
     }
     metrics["prompts_share"] = metrics["by_side"].get("prompts", {}).get("tokens", 0) / metrics["tokens"]
     (out / "state.json").unlink(missing_ok=True)
     write_json(out / "metrics.json", metrics)
+
+
+def repeats(mixer: "Mixer") -> dict[str, int]:
+    """Return how often each side began again; sides of one name are told apart by their place."""
+    names = [side.name for side in mixer.sides]
+    told = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
+    return {name: side.epoch for name, side in zip(told, mixer.sides, strict=True)}
 
 
 def count_by(names: Any, sizes: list[int]) -> dict[str, dict[str, int]]:

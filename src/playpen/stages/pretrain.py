@@ -96,7 +96,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         lr_scheduler_type="cosine",
     )
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks}).with_format("torch")
-    metrics: dict[str, Any] = train(Trainer(model=model, args=arguments, train_dataset=rows), out, machine)
+    metrics: dict[str, Any] = train(Trainer(model=model, args=arguments, train_dataset=rows), config, out, machine)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     remove_checkpoints(out)

@@ -2,8 +2,8 @@
 
     playpen select --data runs/demo/data --scores runs/demo/scores --root runs/mine top-k --k 300
 
-Every row of the split is written, kept or not, with its rank and the reason. A method is one config below with
-`__call__`, which gives each row a priority; its budget, in rows or in tokens, cuts the ranking.
+Every row of the split is written, kept or not, with its rank and the reason. A method is one config of `selection_rules` with
+`__call__`, which gives each row a priority; its budget, in rows, tokens or answer tokens, cuts the ranking.
 """
 
 from pathlib import Path
@@ -11,169 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, PositiveInt, model_validator
-from tyro.conf import Suppress
+from pydantic import Field
 
 from playpen.config import Input, PlaypenError, config
+from playpen.selection_rules import Method, Quality, RoundRobin
 from playpen.tables import join, read_splits, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
 
 VERSION = 1
-LENGTH_BINS = 8
-"""Equal-count bins of length, and of the answer's length, within which `matched_random` draws."""
-
-
-@config
-class Budget:
-    """How much to keep: exactly one of rows and tokens."""
-
-    k: PositiveInt | None = None
-    """Rows to keep."""
-    tokens: PositiveInt | None = None
-    """Tokens to keep: rows are taken in order of rank while they fit."""
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> "Budget":
-        if (self.k is None) == (self.tokens is None):
-            raise ValueError("give either k (rows) or tokens")
-        return self
-
-    def cut(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return which of the rows, ordered from the first choice to the last, are kept."""
-        if self.k is not None:
-            if self.k > len(rows):
-                raise PlaypenError(f"k is {self.k} but there are only {len(rows)} rows to choose from")
-            return np.arange(len(rows)) < self.k
-        assert self.tokens is not None
-        return np.cumsum(rows["num_tokens"].to_numpy()) <= self.tokens
-
-
-@config
-class TopK(Budget):
-    """Keep the best-scored rows."""
-
-    kind: Suppress[Literal["top_k"]] = "top_k"
-
-    def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.Series:
-        """Return the scores."""
-        return scores_of(rows, "top_k")
-
-    def reason(self, row: pd.Series, cut: float) -> str:
-        """Say why a row is kept or not."""
-        return f"score {row['priority']:.4g} {'reaches' if row['kept'] else 'is below'} the last kept, {cut:.4g}"
-
-
-@config
-class Random(Budget):
-    """Keep rows drawn at random."""
-
-    kind: Suppress[Literal["random"]] = "random"
-
-    def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.Series:
-        """Return a random order."""
-        return pd.Series(rng.random(len(rows)), index=rows.index)
-
-    def reason(self, row: pd.Series, cut: float) -> str:
-        """Say why a row is kept or not."""
-        return "drawn at random" if row["kept"] else "not drawn"
-
-
-@config
-class MatchedRandom:
-    """Keep random rows with the same counts of source, length and answer length as another selection: the control for all three."""
-
-    kind: Suppress[Literal["matched_random"]] = "matched_random"
-    like: Input
-    """The selection to match, made from the same data."""
-
-    def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.Series:
-        """Return 1 plus a random number for the rows drawn, else a random number below 1."""
-        model = read_table(self.like, "selection", ["row_id", "kept"])
-        rows = join(rows, model.rename(columns={"kept": "matched"}), f"matched_random: rows and the selection {self.like}")
-        bins = [length_bin(rows[column]).astype(str) for column in ("num_tokens", "num_labels")]
-        stratum = rows["source"].astype(str) + "/" + bins[0] + "/" + bins[1]
-        wanted = rows["matched"].groupby(stratum).transform("sum")
-        order = pd.Series(rng.random(len(rows)))
-        place = order.groupby(stratum).rank(method="first")
-        return order + (place <= wanted)
-
-    def cut(self, rows: pd.DataFrame) -> np.ndarray:
-        """Keep what was drawn."""
-        return (rows["priority"] >= 1).to_numpy()
-
-    def reason(self, row: pd.Series, cut: float) -> str:
-        """Say why a row is kept or not."""
-        return (
-            f"drawn to match {row['source']} rows of about {row['num_tokens']} tokens, {row['num_labels']} of the answer"
-            if row["kept"]
-            else "not drawn"
-        )
-
-
-@config
-class Quality(Budget):
-    """Keep the rows that a column of the data ranks highest, as Magpie's judge score."""
-
-    kind: Suppress[Literal["quality"]] = "quality"
-    column: str = "quality_score"
-    """Column of the data; rows without a value come last."""
-
-    def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.Series:
-        """Return the column, ties in random order."""
-        if self.column not in rows or rows[self.column].isna().all():
-            raise PlaypenError(f"quality: the data has no values in column '{self.column}'; name another with column")
-        budget = self.k or 1
-        if int(rows[self.column].notna().sum()) < budget:
-            raise PlaypenError(
-                f"quality: only {int(rows[self.column].notna().sum())} rows have a value in '{self.column}', {budget} are to be kept"
-            )
-        # A judge gives few distinct marks: without a drawn order, ties would all go to the lower row_id in every seed.
-        return rows[self.column].astype(float).fillna(-np.inf) + 1e-9 * rng.random(len(rows))
-
-    def reason(self, row: pd.Series, cut: float) -> str:
-        """Say why a row is kept or not."""
-        return f"{self.column} {row['priority']:.3g} {'reaches' if row['kept'] else 'is below'} the last kept, {cut:.3g}"
-
-
-@config
-class Longest(Budget):
-    """Keep the longest answers: a rule that is hard to beat, and a control for length."""
-
-    kind: Suppress[Literal["longest"]] = "longest"
-
-    def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.Series:
-        """Return the number of tokens with loss."""
-        return rows["num_labels"].astype(float)
-
-    def reason(self, row: pd.Series, cut: float) -> str:
-        """Say why a row is kept or not."""
-        return f"{row['num_labels']} answer tokens, the last kept has {cut:.0f}"
-
-
-@config
-class Threshold:
-    """Keep every row whose score reaches a value."""
-
-    kind: Suppress[Literal["threshold"]] = "threshold"
-    value: float
-    """Least score to keep."""
-
-    def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.Series:
-        """Return the scores."""
-        return scores_of(rows, "threshold")
-
-    def cut(self, rows: pd.DataFrame) -> np.ndarray:
-        """Keep what reaches the value."""
-        return (rows["priority"] >= self.value).to_numpy()
-
-    def reason(self, row: pd.Series, cut: float) -> str:
-        """Say why a row is kept or not."""
-        return f"score {row['priority']:.4g} {'reaches' if row['kept'] else 'is below'} {self.value:.4g}"
-
-
-Method = TopK | Random | MatchedRandom | Quality | Longest | Threshold
 
 
 @config
@@ -185,7 +32,7 @@ class Config:
     splits: Annotated[tuple[Literal["train", "pool", "large_pool"], ...], Field(min_length=1)] = ("pool",)
     """Which of its rows; several splits are ranked as one."""
     scores: Input | None = None
-    """Scores or predictions of these rows, for the methods that need them."""
+    """Scores or predictions of these rows, for the methods that need them; round_robin needs attribute's, made with per_query."""
     method: Annotated[Method, Field(discriminator="kind")]
     """How to choose."""
     against: tuple[Input, ...] = ()
@@ -206,36 +53,43 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
 
 def choose(config: Config) -> pd.DataFrame:
     """Return the rows from the first choice to the last, with `kept`, `rank`, `score` and `reason`; ties go to the lower row_id."""
-    extra = [config.method.column] if isinstance(config.method, Quality) and config.method.column != "quality_score" else []
-    columns = ["row_id", "source", "num_tokens", "num_labels", "quality_score", *extra]
-    rows = read_splits(config.data, config.splits, columns).sort_values("row_id", ignore_index=True)
-    if config.scores is not None:
-        scores = read_table(config.scores, "scores", ["row_id", "score"])
-        rows = join(rows, scores, f"select: {' + '.join(config.splits)} of {config.data} and the scores {config.scores}")
-    rows["priority"] = config.method(rows, np.random.default_rng(config.seed))
+    return ranked(read_rows(config), config.method, config.seed)
+
+
+def ranked(rows: pd.DataFrame, method: Method, seed: int) -> pd.DataFrame:
+    """Return what `choose` does of rows that stand by row_id, with the columns that the method reads."""
+    found = method(rows, np.random.default_rng(seed))
+    told = found.to_frame("priority") if isinstance(found, pd.Series) else found
+    rows = rows.assign(**{str(name): column for name, column in told.items()})
     rows = rows.sort_values(["priority", "row_id"], ascending=[False, True], ignore_index=True)
-    rows["kept"], rows["rank"] = config.method.cut(rows), np.arange(1, len(rows) + 1, dtype=np.int32)
+    rows["kept"], rows["rank"] = method.cut(rows), np.arange(1, len(rows) + 1, dtype=np.int32)
     if "score" not in rows:
         rows["score"] = np.float32("nan")
     last = float(rows.loc[rows["kept"], "priority"].min()) if rows["kept"].any() else float("nan")
-    rows["reason"] = [config.method.reason(row, last) for _, row in rows.iterrows()]
+    rows["reason"] = [method.reason(row, last) for _, row in rows.iterrows()]
     return rows
 
 
-def length_bin(lengths: pd.Series) -> pd.Series:
-    """Return the bin of each length among `LENGTH_BINS` of about equal counts, from 0."""
-    edges = np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1])
-    return pd.Series(np.digitize(lengths, edges), index=lengths.index)
+def read_rows(config: Config) -> pd.DataFrame:
+    """Return the rows to choose from, by row_id, with the scores and the columns that the method reads."""
+    extra = [config.method.column] if isinstance(config.method, Quality) and config.method.column != "quality_score" else []
+    columns = ["row_id", "source", "num_tokens", "num_labels", "quality_score", *extra]
+    rows = read_splits(config.data, config.splits, columns).sort_values("row_id", ignore_index=True)
+    if config.scores is None:
+        return rows
+    where = f"select: {' + '.join(config.splits)} of {config.data} and the scores {config.scores}"
+    rows = join(rows, read_table(config.scores, "scores", ["row_id", "score"]), where)
+    if isinstance(config.method, RoundRobin):
+        rows = join(rows, query_scores(config.scores), where)
+    return rows
 
 
-def scores_of(rows: pd.DataFrame, method: str) -> pd.Series:
-    """Return the column of scores, or say that the method needs one; scores that are not finite are refused."""
-    if "score" not in rows:
-        raise PlaypenError(f"{method} needs scores: name an artifact of attribute or predict")
-    bad = rows.loc[~np.isfinite(rows["score"]), "row_id"]
-    if len(bad):
-        raise PlaypenError(f"{method}: the score of row_id {bad.iloc[0]} is not finite ({len(bad)} such rows)")
-    return rows["score"].astype(float)
+def query_scores(scores: str) -> pd.DataFrame:
+    """Return row_id and query_scores, one number a query, of an artifact of attribute."""
+    try:
+        return read_table(scores, "query_scores", ["row_id", "scores"]).rename(columns={"scores": "query_scores"})
+    except PlaypenError as error:
+        raise PlaypenError(f"round_robin needs scores for each query, made by attribute with per_query: {error}") from None
 
 
 def summary(rows: pd.DataFrame) -> dict[str, object]:

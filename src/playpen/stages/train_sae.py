@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from playpen.token_rows import TokenRows
     from playpen.trackers import Tracker
 
-VERSION = 2
+VERSION = 4
 RESUMABLE = True
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
 
@@ -140,7 +140,7 @@ def learn(
     (rows, held), learners = split, make_learners(config, base, out, machine)
     hooks = list({learner.hook.name: learner.hook for learner in learners}.values())
     stream = RowStream(base, hooks, rows.ids, not_bos(rows.ids, bos), machine, config.seed)
-    mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed)
+    mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed, config.tokens)
     if mixer.whole:
         print(
             f"  {stream.tokens} tokens to train on are no more than buffer_tokens={config.buffer_tokens}: all are held, and the model runs once"
@@ -222,7 +222,7 @@ def plan_sae(config: Config, d_in: int) -> "SaePlan":
     if config.k > config.d_sae:
         raise PlaypenError(f"k={config.k} features cannot be active of d_sae={config.d_sae}; lower k")
     widths = config.matryoshka_widths or tuple(max(1, config.d_sae // part) for part in (16, 8, 4, 2))
-    if list(widths) != sorted(set(widths)) or widths[-1] >= config.d_sae:
+    if config.architecture == "matryoshka" and (list(widths) != sorted(set(widths)) or widths[-1] >= config.d_sae):
         raise PlaypenError(
             f"matryoshka_widths must rise and stay below d_sae={config.d_sae}, found {', '.join(map(str, widths))}"
         )
@@ -279,7 +279,7 @@ def train(
 
 
 def count_sources(rows: "TokenRows", stream: Any) -> dict[str, int]:
-    """Return how many tokens of each source went into the buffer."""
+    """Return how many tokens of each source entered the buffer, from which batches are drawn."""
     import numpy as np
 
     tokens = stream.taken * stream.sizes

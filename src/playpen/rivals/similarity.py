@@ -1,0 +1,30 @@
+"""Cosines between rows and queries, dense or sparse, as one number a row."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.utils.extmath import row_norms
+
+from playpen.config import PlaypenError
+from playpen.rivals.job import Aggregate
+
+CHUNK = 2048
+"""Rows compared at a time."""
+
+
+def cosines(rows: Any, queries: Any, aggregate: Aggregate) -> np.ndarray:
+    """Return float64 [n]: the mean or greatest cosine of each row with the queries.
+
+    `rows` [n, d] and `queries` [q, d] are both dense or both scipy's sparse rows. A row of zeros has no direction: its number is
+    NaN, and such a query is left out. Raises when every query is one.
+    """
+    there = row_norms(queries) > 0
+    if not there.any():
+        raise PlaypenError(f"score: all {len(there)} queries have a vector of zeros, which no row is near to")
+    queries, parts = queries[there].astype(np.float64), [np.empty(0)]
+    for start in range(0, rows.shape[0], CHUNK):
+        found = cosine_similarity(rows[start : start + CHUNK].astype(np.float64), queries, dense_output=True)
+        found = np.asarray(found if isinstance(found, np.ndarray) else found.toarray())
+        parts.append(found.mean(1) if aggregate == "mean" else found.max(1))
+    return np.where(row_norms(rows) > 0, np.concatenate(parts), np.nan)
