@@ -4,32 +4,19 @@ Folds are worked on side by side in threads; each operation uses one core, so th
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
+from playpen.threads import one_thread
 from playpen.trials import Trial
 
 MOST_THREADS = 8
 """Fits at a time, as far as there are cores; each holds a copy of its training rows."""
 Fit = tuple[Trial, int | None]
 """What to predict with: a row of the report and, for a run on shuffled labels, the number of the shuffle."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let each operation of torch, BLAS and OpenMP use one core, the first two also in threads started within."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def predict_held_out(

@@ -125,10 +125,11 @@ class Config:
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables `report`, `differences` and `heldout`, the directory `classifier/` and `metrics.json`."""
     from playpen import classifier_report as reporting
-    from playpen.cross_validation import one_thread, predict_held_out
+    from playpen.cross_validation import predict_held_out
     from playpen.folds import grouped_folds
     from playpen.scored_rows import read_scored_rows
     from playpen.tables import write_table
+    from playpen.threads import one_thread
     from playpen.trials import make_trials
 
     rows = read_scored_rows(config.scores, config.data)
