@@ -29,8 +29,8 @@ from tqdm import tqdm
 from playpen.config import PlaypenError
 from playpen.losses import TokenLists, backward_labels, pad, row_losses
 from playpen.machine import Machine
-from playpen.pooled_classifier import one_thread
 from playpen.tables import unfinished
+from playpen.threads import one_thread
 
 if TYPE_CHECKING:
     from playpen.stages.finetune import Config
