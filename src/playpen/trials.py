@@ -104,6 +104,7 @@ def feature_trials(config: "Config", rows: pd.DataFrame, source: Fingerprints, p
     found, plain = [], source.features.without_columns()
     if source.hidden is not None:
         found.append(Trial(named("hidden"), "hidden", "hidden", config.l2, dense(source.hidden), None, source))
+        found.append(Trial(named("hidden", "trees"), "hidden_trees", "hidden", config.trees, dense(source.hidden), None, source))
     for model in config.models:
         for k in config.ks if CLASSIFIERS[model].uses_k else (None,):
             name = named(model, *([f"k{k}"] if k and len(config.ks) > 1 else []))

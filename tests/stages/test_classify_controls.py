@@ -230,7 +230,7 @@ def test_hidden_states_are_a_control_and_fingerprints_joined_are_one_more_source
     out = world.classify(tmp_path / "out", score, features=sources, join=True, models=("l1",), shuffles=0)
     report = read_table(out, "report").set_index("name")
     assert report["uses"].loc[["hidden nine", "hidden twelve", "hidden nine + twelve"]].tolist() == ["hidden"] * 3
-    assert report.loc["hidden nine", "auroc"] > 0.8
+    assert (report.loc[["hidden nine", "hidden trees nine"], "auroc"] > 0.8).all()
     assert report.loc["l1 nine", "auroc"] < 0.65
     assert report.loc["l1 nine + twelve", "auroc"] > 0.8
     assert read_metrics(out)["best"] == "l1 twelve"
