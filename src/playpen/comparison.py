@@ -80,4 +80,10 @@ def numbers(found: pd.DataFrame, losses: pd.DataFrame, plan: "Config") -> dict[s
     for row in plain.to_dict("records"):
         budgets.setdefault(str(row.pop("budget")), {})[row.pop("arm")] = row
     trained = losses.groupby(["budget", "arm", "seed"]).ngroups
-    return {"subject": plan.subject, "seeds": plan.seeds, "rows": losses["row_id"].nunique(), "trainings": trained, "budgets": budgets}
+    return {
+        "subject": plan.subject,
+        "seeds": plan.seeds,
+        "rows": losses["row_id"].nunique(),
+        "trainings": trained,
+        "budgets": budgets,
+    }

@@ -67,7 +67,9 @@ def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
     parts = [f"lost to {layout.listing(lost)}"] if lost else []
     parts += [f"cannot be told apart from {layout.listing(unclear)}"] if unclear else []
     parts += [f"beat {layout.listing(won)}"] if won else []
-    values = "; ".join(f"{row.arm} {number(row.effect, 3, True)} ({span(row.low, row.high)})" for row in mine.itertuples())
+    values = "; ".join(
+        f"{row['arm']} {number(row['effect'], 3, True)} ({span(row['low'], row['high'])})" for row in mine.to_dict("records")
+    )
     return (
         f"{plan.subject} {'; it '.join(parts)} (p < {LEVEL}, adjusted for {len(found[found['in_family']])} comparisons), each training on "
         f"{budget:,} tokens. Its held-out loss minus theirs, nats a token: {values}."
@@ -104,13 +106,15 @@ def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Tab
 
 def _row(row: Any, sizes: pd.DataFrame) -> tuple[Cell, ...]:
     place = (Cell(row.arm), Cell(f"{row.budget:,}", row.budget), *_size(sizes, row.budget, row.arm), num(row.loss))
-    tests = tuple(Cell(probability(None if np.isnan(p) else p), None if np.isnan(p) else p) for p in (row.p_seeds, row.p_rows, row.p_holm))
+    tests = tuple(
+        Cell(probability(None if np.isnan(p) else p), None if np.isnan(p) else p) for p in (row.p_seeds, row.p_rows, row.p_holm)
+    )
     won = tuple(Cell(f"{100 * share:.0f}%", share) for share in (row.seeds_won, row.rows_won))
     return (*place, num(row.effect, 3, True, tone=tone(row)), Cell(span(row.low, row.high), row.low), *tests, *won)
 
 
 def _size(sizes: pd.DataFrame, budget: int, arm: str) -> tuple[Cell, Cell]:
-    found = sizes.loc[(budget, arm)] if (budget, arm) in sizes.index else {"rows": 0, "labels": 0}
+    found: Any = sizes.loc[(budget, arm)] if (budget, arm) in sizes.index else {"rows": 0, "labels": 0}
     return count(float(found["rows"])), count(float(found["labels"]))
 
 
@@ -130,7 +134,9 @@ def arms_figure(draw: figures.Draw, losses: pd.DataFrame, plan: "Plan", budget: 
         spans[arm] = (float(each.mean()) + low - middle, float(each.mean()) + high - middle)
     free = [arm for arm in plan.arms if arm not in values]
     named: figures.Draw = lambda name, *rest: draw(f"{name}_{budget}", *rest)  # noqa: E731
-    figure = figures.arms_figure(named, seeds, spans, plan.subject, {arm: float(matrix(losses, budget, arm).mean()) for arm in free})
+    figure = figures.arms_figure(
+        named, seeds, spans, plan.subject, {arm: float(matrix(losses, budget, arm).mean()) for arm in free}
+    )
     return replace(figure, caption=f"At {budget:,} tokens. {figure.caption}")
 
 
@@ -152,6 +158,7 @@ def budget_figure(draw: figures.Draw, found: pd.DataFrame, plan: "Plan") -> layo
         axes.set_ylabel(f"{plan.subject} minus the arm (nats a token)")
         axes.legend()
 
-    points = "; ".join(f"{row.arm} at {row.budget:,}: {number(row.effect, 3, True)}" for row in found.itertuples() if row.in_family)
+    told = found[found["in_family"]].to_dict("records")
+    points = "; ".join(f"{row['arm']} at {row['budget']:,}: {number(row['effect'], 3, True)}" for row in told)
     caption = f"Below 0, {plan.subject} has the lower loss. Bands: 95% intervals over seeds and rows."
     return draw("budgets", paint, f"Effect against budget: {points}.", caption, 3.4)

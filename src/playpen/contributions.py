@@ -74,7 +74,9 @@ def pooled(arrays: Arrays, features: Features) -> Contributions:
     from playpen.integrated_gradients import integrate
 
     where = places(features, arrays["vocabulary"])
-    baseline, value = integrate(arrays, where, np.where(where < len(arrays["vocabulary"]), damp(features, arrays["unit"]).astype(np.float64), 0.0))
+    baseline, value = integrate(
+        arrays, where, np.where(where < len(arrays["vocabulary"]), damp(features, arrays["unit"]).astype(np.float64), 0.0)
+    )
     return Contributions(baseline, features.ids, features.strength, value)
 
 

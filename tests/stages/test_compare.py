@@ -64,9 +64,9 @@ def compared(home: Path) -> tuple[Path, Path]:
     return plan, run_compare(home, plan, home / "compared")
 
 
-def run_compare(home: Path, plan: Path, path: Path, machine: Machine = CPU) -> Path:
+def run_compare(home: Path, plan: Path, path: Path) -> Path:
     cfg = compare.Config(plan=str(plan), model=str(home / "base"), data=str(home / "data"), bootstrap=200)
-    return tiny.write_artifact(path, "compare", lambda out: compare.run(cfg, out, machine))
+    return tiny.write_artifact(path, "compare", lambda out: compare.run(cfg, out, CPU))
 
 
 def test_a_plan_holds_the_rows_of_every_arm_within_its_budget(home: Path, compared: tuple[Path, Path]) -> None:
@@ -83,7 +83,9 @@ def test_a_plan_holds_the_rows_of_every_arm_within_its_budget(home: Path, compar
     assert (sizes["sae"] == sizes["matched"]).all()
 
 
-def test_an_arm_with_the_rows_of_the_subject_has_its_losses_and_nothing_leaves_the_model_alone(compared: tuple[Path, Path]) -> None:
+def test_an_arm_with_the_rows_of_the_subject_has_its_losses_and_nothing_leaves_the_model_alone(
+    compared: tuple[Path, Path],
+) -> None:
     losses = read_table(compared[1], "losses")
     for budget in (200, 400):
         assert (matrix(losses, budget, "twin") == matrix(losses, budget, "sae")).all()
@@ -100,7 +102,11 @@ def test_effects_are_the_paired_differences_adjusted_over_family_and_budgets(hom
         for arm, mean in means.items():
             for seed in range(12):
                 loss = mean + 0.05 * rng.standard_normal(30)
-                parts.append(pd.DataFrame({"budget": budget, "arm": arm, "seed": seed, "row_id": [f"{i:02}" for i in range(30)], "loss": loss}))
+                parts.append(
+                    pd.DataFrame(
+                        {"budget": budget, "arm": arm, "seed": seed, "row_id": [f"{i:02}" for i in range(30)], "loss": loss}
+                    )
+                )
     losses, plan = pd.concat(parts), plan_of(home, seeds=12, family=("random", "twin"))
     found = effects(losses, plan, 500).set_index(["budget", "arm"])
     expected = paired_effect(matrix(losses, 200, "sae"), matrix(losses, 200, "random"), 0, 500)
@@ -123,7 +129,9 @@ def test_the_page_says_first_whom_the_subject_did_not_beat(compared: tuple[Path,
     assert (compared[1] / "figures" / "budgets.png").exists()
 
 
-def test_workers_and_a_kill_change_nothing(home: Path, compared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_killed_comparison_ends_like_one_that_was_not(
+    home: Path, compared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from playpen import retraining
 
     train, calls, part = retraining._train, [], tmp_path / "part"
@@ -141,7 +149,7 @@ def test_workers_and_a_kill_change_nothing(home: Path, compared: tuple[Path, Pat
         with pytest.raises(KeyboardInterrupt):
             compare.run(cfg, part, CPU)
     assert len(list((part / "work").glob("*.npy"))) == 4
-    compare.run(cfg, part, Machine(device="cpu", workers=2))
+    compare.run(cfg, part, CPU)
     assert (part / "losses.parquet").read_bytes() == (compared[1] / "losses.parquet").read_bytes()
     assert not (part / "work").exists()
 
@@ -153,6 +161,10 @@ def test_workers_and_a_kill_change_nothing(home: Path, compared: tuple[Path, Pat
         ({"family": ("sae",)}, "family holds the subject 'sae'"),
         ({"subject": "nothing"}, "must be picked by a rule"),
         ({"budgets": (5, 5)}, "budgets holds something twice"),
+        (
+            {"arms": {"sae": {"kind": "picked", "rule": {"kind": "top_k", "k": 3}}, "nothing": {"kind": "nothing"}}},
+            "arms.sae: its rule must leave k",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(home: Path, changes: dict[str, Any], message: str) -> None:
@@ -162,7 +174,10 @@ def test_a_plan_that_cannot_be_is_refused(home: Path, changes: dict[str, Any], m
 
 def test_scores_of_other_rows_and_a_budget_too_small_are_one_line(home: Path, tmp_path: Path) -> None:
     write_scores(tmp_path / "other", [f"{i:016x}" for i in range(40)])
-    arms = {"sae": {"kind": "picked", "scores": str(tmp_path / "other")}, "random": {"kind": "picked", "rule": {"kind": "random"}}}
+    arms = {
+        "sae": {"kind": "picked", "scores": str(tmp_path / "other")},
+        "random": {"kind": "picked", "rule": {"kind": "random"}},
+    }
     with pytest.raises(PlaypenError, match="arm 'sae'"):
         preregister.run(plan_of(home, arms=arms), tmp_path, CPU)
     with pytest.raises(PlaypenError, match="arm 'sae' keeps no row at a budget of 1 tokens; raise the budget"):

@@ -17,7 +17,7 @@ trains two arms at a time. A killed run goes on with the training that it was at
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from playpen.tables import read_table, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
-    from playpen.retraining import Job, Task
+    from playpen.retraining import Task
     from playpen.stages import preregister
 
 VERSION = 1
@@ -57,13 +57,14 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     """Train what is not there yet, then write the tables and the page."""
     from playpen.comparison import effects, numbers
     from playpen.comparison_page import write_page
+    from playpen.stages import preregister
 
     plan = read_plan(config)
     trained, seconds = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
     found = effects(trained, plan, config.bootstrap)
     write_table(out / "effects.parquet", found)
-    sizes = arm_sizes(config, plan)
+    sizes = preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])
     write_json(out / "metrics.json", {**numbers(found, trained, plan), "seconds": round(seconds, 2)})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
@@ -82,7 +83,9 @@ def read_plan(config: Config) -> "preregister.Config":
         planned, given = manifest["config"][name], getattr(config, name)
         found = None if given is None else artifact.read_manifest(given)["fingerprint"]
         if planned != found:
-            raise PlaypenError(f"compare: the plan {config.plan} names {name} {planned}, but {given} is {found}; give the planned one")
+            raise PlaypenError(
+                f"compare: the plan {config.plan} names {name} {planned}, but {given} is {found}; give the planned one"
+            )
     return make_config(preregister.Config, manifest["config"], f"compare: {config.plan}")
 
 
@@ -129,13 +132,3 @@ def _task(config: Config, plan: "preregister.Config", rows: pd.DataFrame, target
     settings = finetune.Config(**{name: named.get(name, getattr(plan, name)) for name in retrain.TRAINING})
     trained, measured = Rows(rows["input_ids"].tolist(), rows["labels"].tolist()), Rows(targets["input_ids"].tolist(), words)
     return Task(settings, trained, measured, machine)
-
-
-def arm_sizes(config: Config, plan: "preregister.Config") -> pd.DataFrame:
-    """Return rows, tokens and answer tokens of each arm, the mean over its seeds: indexed by (budget, arm)."""
-    rows = _rows(config, plan)[["row_id", "num_tokens", "num_labels"]]
-    found = read_table(config.plan, "choices").merge(rows, on="row_id")
-    sums: Any = found.groupby(["budget", "arm", "seed"]).agg(
-        rows=("row_id", "size"), tokens=("num_tokens", "sum"), labels=("num_labels", "sum")
-    )
-    return sums.groupby(["budget", "arm"]).mean()

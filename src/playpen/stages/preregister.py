@@ -3,7 +3,8 @@
 Question: which rows will each arm train on, with how many seeds, and which difference will be tested?
 
     playpen preregister --model runs/demo/base --data runs/demo/data --init runs/demo/first --splits large_pool \\
-        --budgets 20000 --seeds 12 --subject sae --arms ...          # easier in a preset
+        --budgets 20000 --subject sae --arms sae '{kind: picked, scores: runs/demo/predictions}' \\
+        random '{kind: picked, rule: {kind: random}}' nothing '{kind: nothing}' --root runs/mine
 
 The artifact holds the very rows of every arm, budget and seed (`choices`), and its fingerprint stands for all of it: `compare`
 trains what is written here and can choose nothing, so that an outcome cannot have shaped the question (pre-registration:
@@ -15,14 +16,15 @@ Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 from tyro.conf import Suppress
+from tyro.constructors import PrimitiveConstructorSpec
 
-from playpen.config import Input, PlaypenError, config, did_you_mean
+from playpen.config import Input, PlaypenError, config, did_you_mean, to_plain
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Method, TopK, draw_alike
 from playpen.stages import select
@@ -68,7 +70,24 @@ class Nothing:
     kind: Suppress[Literal["nothing"]] = "nothing"
 
 
-Arm = Annotated[Picked | Matched | Everything | Nothing, Field(discriminator="kind")]
+def _read_arm(words: list[str]) -> Any:
+    import yaml
+
+    try:
+        return TypeAdapter(Arm).validate_python(yaml.safe_load(words[0]))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ValueError(f"'{words[0]}' is no arm, such as '{{kind: picked, scores: runs/demo/predictions}}': {error}") from None
+
+
+ON_THE_COMMAND_LINE = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="'{kind: ...}'",
+    instance_from_str=_read_arm,
+    is_instance=lambda value: isinstance(value, Picked | Matched | Everything | Nothing),
+    str_from_instance=lambda arm: [str(to_plain(arm))],
+)
+"""An arm in YAML as one word, because flags cannot tell where an arm inside a mapping ends."""
+Arm = Annotated[Picked | Matched | Everything | Nothing, Field(discriminator="kind"), ON_THE_COMMAND_LINE]
 
 
 @config
@@ -145,10 +164,15 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     rows = read_splits(config.data, config.splits, ["row_id", "source", "num_tokens", "num_labels"])
     chosen = choices(config, rows)
     write_table(out / "choices.parquet", chosen)
-    sizes = chosen.merge(rows, on="row_id", how="left").groupby(["budget", "arm", "seed"])["num_tokens"].agg(["size", "sum"])
-    told = sizes.groupby(["budget", "arm"]).mean().rename(columns={"size": "rows", "sum": "tokens"})
-    write_json(out / "metrics.json", {"arms": {f"{arm} {budget}": found for (budget, arm), found in told.T.to_dict().items()}})
+    write_json(out / "metrics.json", {"arms": sizes(chosen, rows).to_dict("records")})
     (out / "plan.md").write_text(plan_text(config))
+
+
+def sizes(chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm that trains on anything, the means over its seeds."""
+    columns = {"rows": ("row_id", "size"), "tokens": ("num_tokens", "sum"), "labels": ("num_labels", "sum")}
+    found: Any = chosen.merge(rows, on="row_id", how="left").groupby(["budget", "arm", "seed"]).agg(**columns)
+    return found.groupby(["budget", "arm"]).mean().reset_index()
 
 
 def choices(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
