@@ -28,7 +28,7 @@ from playpen.tables import read_table, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
-    from playpen.retraining import Job, Task
+    from playpen.retraining import Task
     from playpen.stages import preregister
 
 VERSION = 1
@@ -59,12 +59,12 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from playpen.comparison_page import write_page
 
     plan = read_plan(config)
-    trained, seconds = train_arms(config, plan, out, machine)
+    trained, took = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
     found = effects(trained, plan, config.bootstrap)
     write_table(out / "effects.parquet", found)
     sizes = arm_sizes(config, plan)
-    write_json(out / "metrics.json", {**numbers(found, trained, plan), "seconds": round(seconds, 2)})
+    write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
 
@@ -82,31 +82,34 @@ def read_plan(config: Config) -> "preregister.Config":
         planned, given = manifest["config"][name], getattr(config, name)
         found = None if given is None else artifact.read_manifest(given)["fingerprint"]
         if planned != found:
-            raise PlaypenError(f"compare: the plan {config.plan} names {name} {planned}, but {given} is {found}; give the planned one")
+            raise PlaypenError(
+                f"compare: the plan {config.plan} names {name} {planned}, but {given} is {found}; give the planned one"
+            )
     return make_config(preregister.Config, manifest["config"], f"compare: {config.plan}")
 
 
-def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, float]:
-    """Return the table `losses` and the seconds that this run trained."""
+def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table `losses`; and the `seconds` that this run trained, `tokens` and `labels` of all trainings."""
     from tqdm import tqdm
 
     from playpen.comparison import trials
-    from playpen.retraining import train_all
+    from playpen.retraining import spent, train_all
 
     rows, targets = _rows(config, plan), read_table(config.data, "test", ["row_id", "input_ids", "labels"])
+    task = _task(config, plan, rows, targets, machine)
     (out / "work").mkdir(exist_ok=True)
     todo = trials(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
     every = {trial.job.file: trial.job for trial in todo}  # an arm that no budget changes stands in each
     jobs, started = [job for file, job in every.items() if not file.exists()], time.monotonic()
     with tqdm(total=len(every), initial=len(every) - len(jobs), desc="compare", unit="training", disable=None) as bar:
-        for _ in train_all(_task(config, plan, rows, targets, machine), jobs):
+        for _ in train_all(task, jobs):
             bar.update()
-    seconds = time.monotonic() - started
+    took = {"seconds": round(time.monotonic() - started, 2), **spent(task, list(every.values()))}
     parts = []
     for trial in todo:
         place = {"budget": trial.budget, "arm": trial.arm, "seed": trial.job.seed}
         parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(trial.job.file)}))
-    return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), seconds
+    return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), took
 
 
 def _rows(config: Config, plan: "preregister.Config") -> pd.DataFrame:
