@@ -158,9 +158,11 @@ def answer(config: "Config", found: Found, made: list[Claim]) -> str:
     if failed:
         first = f"Of {len(made)} claims {len(failed)} {verb} not hold: {'; '.join(claim.failure for claim in failed)}"
     numbers, family = plain(config, found, made), found.largest[found.largest["in_family"]]
+    kept = numbers["lds"]["retained"]
+    share = "a share that is not defined" if kept is None else number(kept)
     beaten = int(((family["effect"] < 0) & (family["p_holm"] < config.level)).sum())
     return (
         f"{first}. The labels have an LDS of {number(numbers['lds']['labels'])}, of which {config.subject} retains "
-        f"{number(numbers['lds']['retained'])}; {found.best} tells helpful rows with an AUROC of {number(numbers['auroc']['sae'])}; "
+        f"{share}; {found.best} tells helpful rows with an AUROC of {number(numbers['auroc']['sae'])}; "
         f"{config.subject} beats {beaten} of {len(family)} planned rivals."
     )

@@ -18,7 +18,11 @@ def make_page(config: "Config", found: Found, made: list[Claim], costs: list[Cos
     """Put the answer and all sections together; figures are drawn by `draw`."""
     failed = sum(not claim.holds for claim in made)
     sections = [
-        Section("The claims", "Each was fixed before this page was made, with what it needs.", (claims_table(made),)),
+        Section(
+            "The claims",
+            "What each needs stands in the config of this artifact, its arms and their test in the plan.",
+            (claims_table(made),),
+        ),
         *validation_sections(config, found, draw),
         classifiers.classifier_section(found.classified, found.gaps, found.heldout, draw),
         arms_section(found, draw),
@@ -63,8 +67,8 @@ def claims_table(made: list[Claim]) -> Table:
         for claim in sorted(made, key=lambda claim: claim.holds)
     )
     note = (
-        "Found and needed: the figure itself or, for what must be ahead, the lower end of the 95% interval and what it must exceed; for "
-        "arms p, adjusted over the planned family, and the level. A dash is not defined, and does not hold."
+        "Found and needed: the figure itself or, for what must be ahead, the lower end of the 95% interval and what it must exceed; "
+        "for arms p, adjusted over the planned family, and the level. A dash is not defined, and does not hold."
     )
     return Table("claims", ("claim", "found", "needed", "holds"), rows, note)
 
@@ -78,7 +82,7 @@ def validation_sections(config: "Config", found: Found, draw: figures.Draw) -> l
 
 
 def arms_section(found: Found, draw: figures.Draw) -> Section:
-    """Show every arm: the table of effects, the losses at the largest budget, and effect against budget where there are several."""
+    """Show every arm: the effects, the losses at the largest budget, and effect against budget where there are several."""
     plan = found.plan
     blocks = [comparison_page.effects_table(found.effects, plan, found.sizes)]
     blocks += [comparison_page.arms_figure(draw, found.losses, plan, max(plan.budgets))]

@@ -1,8 +1,8 @@
 """How many floating-point operations an artifact took, estimated from its manifest and those of what it was made from.
 
-2 operations for each matrix weight and token of a forward pass (Kaplan et al. 2020, arXiv 2001.08361, section 2.1), up to the hook
-where the pass stops; 2 more for the way back through a frozen weight, 4 more for one that is trained. Logits count where a
-label is. Left out: attention between tokens, norms and all else without a weight, padding, what is computed twice, and optimisers.
+2 operations for each matrix weight and token of a forward pass (Kaplan et al. 2020, arXiv 2001.08361, section 2.1), up to the
+hook where the pass stops; 2 more for the way back through a frozen weight, 4 more for one that is trained. Logits count where a
+label is. Left out: attention between tokens, norms and all else without a weight, padding, what is computed twice, optimisers.
 
 What has no products of matrices takes 0; None says that it cannot be told.
 """
@@ -192,7 +192,7 @@ def _train_sae(made: _Made) -> float:
 
 
 def _measured(made: _Made, weights: Weights, sae: dict[str, Any]) -> float:
-    """Return what measuring a SAE took: whole passes with and without it, with two ablations the first time, and its own products."""
+    """Return what measuring a SAE took: whole passes with and without it, two ablations once, and its own products."""
     times, whole = made.setting("evaluations") + 1, forward(weights, {}, made.number("ce_tokens"), made.number("ce_tokens"))
     own = 4 * sae["d_in"] * sae["d_sae"] * (made.number("heldout_tokens") + made.number("ce_tokens"))
     return (3 + 2 * times) * whole + times * own

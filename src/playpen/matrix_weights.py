@@ -1,4 +1,4 @@
-"""Matrix weights of a model, read from the headers of its files: which are there, and which of them a forward pass has met at a hook.
+"""Matrix weights of a model, from the headers of its files: which are there, and which of them a forward pass meets before a hook.
 
 No tensor is loaded. An embedding is looked up, not multiplied with, so it counts nothing; the unembedding counts, tied to it or
 not. Weights of one dimension (norms, biases) are left out.
@@ -32,7 +32,7 @@ PARTS = (
     rf".*{UP}|.*act(_fn)?(\.input)?|.*(down_proj|c_proj|fc2|fc_out|dense_4h_to_h)\.input|mlp\.hook_.*",
     r".*",
 )
-"""What a layer does in turn, by what its places are called: nothing yet; queries, keys and values; all of attention; the MLP's way up; all."""
+"""What a layer has done, by what its places are called: nothing; queries, keys and values; attention; the MLP's way up; all."""
 HEADS = (r"lm_head|embed_out", r"embed_tokens|embed_in|wte|word_embeddings")
 """What the unembedding is called or, where it is tied, the embedding."""
 
@@ -60,7 +60,7 @@ class Weights:
         return number, part((found[4] or "").removesuffix("output").removesuffix("."))
 
     def passed(self, place: Place | None = None) -> int:
-        """Return the numbers in all matrices that a forward pass has met at a place; without one, in all layers but not the head."""
+        """Return the numbers in all matrices that a pass has met at a place; without one, in all layers but not the head."""
         everything = place is not None and place > (self.depth, 0)
         return numbers(self.layers, place) + (self.head if everything else 0)
 

@@ -65,7 +65,7 @@ def _with_once(name: str, manifest: dict[str, Any], manifests: Manifests) -> Cos
 
 
 def _together(name: str, found: list[dict[str, Any]], manifests: Manifests, partly: bool = False) -> Cost:
-    """Return the price of several runs by thousand rows of the first; with `partly`, operations of those of which they are known."""
+    """Return the price of several runs by thousand rows of the first; with `partly`, operations of all but classify."""
     rows = total(found[:1], "rows")
     if not rows:
         return Cost(name)
@@ -91,10 +91,10 @@ def costs_table(costs: list[Cost], subject: str) -> Table:
         for cost in costs
     )
     note = (
-        "For a thousand rows, start-up, opening the model and the queries included; memory in GB, the most that was held. FLOPs are estimates, "
-        "as in the ledger below. What is needed once, spread over the rows scored: labels, the adapter whose gradients they are, the SAE, "
-        "fingerprints of the labelled rows and the classifier, whose training has no estimate of FLOPs. Scores made of fingerprints "
-        "are charged with them. A dash: no product of matrices, nothing to estimate from, or no artifact beside."
+        "For a thousand rows, start-up, opening the model and the queries included; memory in GB, the most that was held. FLOPs are "
+        "estimates, as in the ledger below. What is needed once, spread over the rows scored: labels, the adapter whose gradients they "
+        "are, the SAE, fingerprints of the labelled rows and the classifier, whose training has no estimate of FLOPs. Scores made of "
+        "fingerprints are charged with them. A dash: no product of matrices, nothing to estimate from, or no artifact beside."
     )
     return Table("scorer-costs", heads, rows, note, subject)
 

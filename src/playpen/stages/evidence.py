@@ -6,8 +6,8 @@ Reads one artifact of classify, one of validate and one of compare, and what the
 claim has a figure and what it needs; the first sentence of the page names every claim that does not hold. The three must
 belong together: the predictions that were judged and picked from are of this classifier, and all are of the same data.
 
-Writes `evidence.json` (LDS of the labels, of every rival and what the prediction retains; AUROC of features and of each control; each
-arm's effect; the claims), `index.html`, `report.md`, `figures/`, `summary.txt`, and `metrics.json` with the costs too. The same
+Writes `evidence.json` (LDS of the labels, of every rival and what the prediction retains; AUROC of features and of each control;
+each arm's effect; the claims), `index.html`, `report.md`, `figures/`, `summary.txt`, and `metrics.json` with the costs too. The same
 artifacts give the same bytes.
 """
 
@@ -74,7 +74,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
 
 
 def read(config: Config) -> "Found":
-    """Read the three artifacts; raises where one is of another stage, they do not belong together or lack what is asked of them."""
+    """Read the three artifacts; raises where one is of another stage, or they do not belong together or lack a name."""
     from playpen.evidence import Found
     from playpen.report_page.sources import read_lineage
     from playpen.stages import compare
