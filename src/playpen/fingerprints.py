@@ -114,6 +114,12 @@ def _pooled(rows: Rows, answers: Rows, fingerprinter: Fingerprinter) -> list[np.
     return real
 
 
+def pooled_tokens(fingerprinter: Fingerprinter, table: pa.Table) -> int:
+    """Return how many tokens of rows with `COLUMNS` the SAE reads."""
+    rows, answers = _ragged(table["input_ids"]), [row != IGNORE for row in _ragged(table["labels"])]
+    return sum(int(mask.sum()) for mask in _pooled(rows, answers, fingerprinter))
+
+
 def token_strengths(fingerprinter: Fingerprinter, table: pa.Table) -> pd.DataFrame:
     """Return every active entry of the pooled tokens of rows with `COLUMNS`: row_id, position (in `input_ids`), feature, strength.
 

@@ -105,6 +105,7 @@ def read_lineage(paths: Iterable[str]) -> dict[str, dict]:
     """Return the manifests of artifacts and of all they were made from that lies beside them, oldest ancestor first.
 
     A manifest names its inputs by fingerprint alone; a fingerprint that no directory beside it carries is left out.
+    Each has the `path` of its artifact and the name of its `directory` too.
     """
     found: dict[str, dict] = {}
 
@@ -116,10 +117,19 @@ def read_lineage(paths: Iterable[str]) -> dict[str, dict]:
             for parent in sorted(where.parent.glob(f"*-{mark}")):
                 if (parent / MANIFEST).exists():
                     visit(parent)
-        found[manifest["fingerprint"]] = {**manifest, "directory": where.name}
+        found[manifest["fingerprint"]] = {**manifest, "directory": where.name, "path": str(where)}
 
     for path in paths:
         visit(Path(path))
+    return found
+
+
+def behind(manifest: dict, manifests: Mapping[str, dict]) -> dict[str, dict]:
+    """Return, of some manifests by fingerprint, those of all that one was made from; it is not among them."""
+    found: dict[str, dict] = {}
+    for mark in strings_in(manifest["config"]):
+        if mark in manifests and mark not in found:
+            found |= {mark: manifests[mark], **behind(manifests[mark], manifests)}
     return found
 
 

@@ -60,12 +60,12 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from playpen.stages import preregister
 
     plan = read_plan(config)
-    trained, seconds = train_arms(config, plan, out, machine)
+    trained, took = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
     found = effects(trained, plan, config.bootstrap)
     write_table(out / "effects.parquet", found)
     sizes = preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])
-    write_json(out / "metrics.json", {**numbers(found, trained, plan), "seconds": round(seconds, 2)})
+    write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
 
@@ -89,27 +89,28 @@ def read_plan(config: Config) -> "preregister.Config":
     return make_config(preregister.Config, manifest["config"], f"compare: {config.plan}")
 
 
-def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, float]:
-    """Return the table `losses` and the seconds that this run trained."""
+def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table `losses`; and the `seconds` that this run trained, `tokens` and `labels` of all trainings."""
     from tqdm import tqdm
 
     from playpen.comparison import trials
-    from playpen.retraining import train_all
+    from playpen.retraining import spent, train_all
 
     rows, targets = _rows(config, plan), read_table(config.data, "test", ["row_id", "input_ids", "labels"])
+    task = _task(config, plan, rows, targets, machine)
     (out / "work").mkdir(exist_ok=True)
     todo = trials(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
     every = {trial.job.file: trial.job for trial in todo}  # an arm that no budget changes stands in each
     jobs, started = [job for file, job in every.items() if not file.exists()], time.monotonic()
     with tqdm(total=len(every), initial=len(every) - len(jobs), desc="compare", unit="training", disable=None) as bar:
-        for _ in train_all(_task(config, plan, rows, targets, machine), jobs):
+        for _ in train_all(task, jobs):
             bar.update()
-    seconds = time.monotonic() - started
+    took = {"seconds": round(time.monotonic() - started, 2), **spent(task, list(every.values()))}
     parts = []
     for trial in todo:
         place = {"budget": trial.budget, "arm": trial.arm, "seed": trial.job.seed}
         parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(trial.job.file)}))
-    return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), seconds
+    return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), took
 
 
 def _rows(config: Config, plan: "preregister.Config") -> pd.DataFrame:

@@ -52,18 +52,19 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from tqdm import tqdm
 
     from playpen import artifact
-    from playpen.fingerprints import COLUMNS, open_fingerprinter
+    from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
     from playpen.models import check_tokens, model_files
     from playpen.tables import count_rows, iter_table, write_json
 
     check_tokens(config.data, config.model)
     total = count_rows(config.data, config.split)
     fingerprinter = open_fingerprinter(config.sae, config.model, config.tokens, config.k, machine)
-    made, rows, started = 0, 0, time.monotonic()
+    made, pooled, rows, started = 0, 0, 0, time.monotonic()
     with tqdm(total=total, desc="fingerprint", unit="row", disable=None, mininterval=1) as progress:
         for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
             if make_shard(fingerprinter, table, out, f"shard-{i:05d}.parquet", config.hidden):
                 made += sum(len(ids) for ids in table["input_ids"])
+                pooled += pooled_tokens(fingerprinter, table)
             rows += table.num_rows
             progress.update(table.num_rows)
     seconds = time.monotonic() - started
@@ -81,7 +82,13 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     )
     write_json(
         out / "metrics.json",
-        {"rows": rows, "tokens": made, "seconds": round(seconds, 2), "tokens_per_second": round(made / max(seconds, 1e-9))},
+        {
+            "rows": rows,
+            "tokens": made,
+            "pooled_tokens": pooled,
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(made / max(seconds, 1e-9)),
+        },
     )
 
 
