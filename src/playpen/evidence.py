@@ -93,10 +93,10 @@ def _lds_claims(config: "Config", found: Found) -> list[Claim]:
     labels = lds[name]
     made = [_at_least(f"LDS of the labels ({name})", labels["pooled"], config.least_lds)]
     for rival in config.lds_rivals:
-        low, high = labels["low"], lds[rival]["high"]
-        ours, theirs = (span(each["low"], each["high"], sign=False) for each in (labels, lds[rival]))
-        failure = f"the LDS interval of the labels ({ours}) is not above that of {rival} ({theirs})"
-        made.append(Claim(f"the LDS interval of the labels is above that of {rival}", low, high, low > high, failure))
+        ours, high = labels["pooled"], lds[rival]["high"]
+        theirs = span(lds[rival]["low"], high, sign=False)
+        failure = f"the LDS of the labels ({number(ours)}) is not above the interval of {rival} ({theirs})"
+        made.append(Claim(f"the LDS of the labels is above the interval of {rival}", ours, high, ours > high, failure))
     kept = lds["retained"].get(config.subject, {}).get("value")
     return [*made, _at_least(f"LDS retained by {config.subject}", kept, config.least_retained)]
 

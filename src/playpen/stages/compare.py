@@ -17,7 +17,7 @@ trains two arms at a time. A killed run goes on with the training that it was at
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -57,14 +57,13 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     """Train what is not there yet, then write the tables and the page."""
     from playpen.comparison import effects, numbers
     from playpen.comparison_page import write_page
-    from playpen.stages import preregister
 
     plan = read_plan(config)
     trained, took = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
     found = effects(trained, plan, config.bootstrap)
     write_table(out / "effects.parquet", found)
-    sizes = preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])
+    sizes = arm_sizes(config, plan)
     write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
@@ -133,3 +132,10 @@ def _task(config: Config, plan: "preregister.Config", rows: pd.DataFrame, target
     settings = finetune.Config(**{name: named.get(name, getattr(plan, name)) for name in retrain.TRAINING})
     trained, measured = Rows(rows["input_ids"].tolist(), rows["labels"].tolist()), Rows(targets["input_ids"].tolist(), words)
     return Task(settings, trained, measured, machine)
+
+
+def arm_sizes(config: Config, plan: "preregister.Config") -> pd.DataFrame:
+    """Return rows, tokens and labels of each arm, the means over its seeds: indexed by (budget, arm)."""
+    from playpen.stages import preregister
+
+    return preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])

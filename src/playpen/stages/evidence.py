@@ -52,7 +52,7 @@ class Config:
     """p, adjusted, below which an arm of the plan's family is beaten."""
     lds_rivals: tuple[str, ...] = ("bm25", "rds")
     """Scores of the validation above whose LDS intervals that of the labels must lie."""
-    controls: tuple[str, ...] = ("length", "source", "source_length", "source_length trees", "bm25", "hidden")
+    controls: tuple[str, ...] = ("length", "source", "source_length", "source_length trees", "bm25", "hidden", "hidden trees")
     """Rows of classify's report that the best row of features must be ahead of, overall and within a source."""
     title: str = "Evidence"
     """Heading of the page."""
