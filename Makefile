@@ -31,8 +31,9 @@ demo: $(filter .tools/%,$(UV))
 	$(UV) sync --quiet --compile-bytecode --inexact --no-default-groups
 	.venv/bin/playpen run demo
 
+# A process a core, at most four (each takes a GB), with whole files, so that what a file's tests share is made once.
 test: setup lint
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .

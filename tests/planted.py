@@ -3,13 +3,15 @@
 import numpy as np
 import pyarrow as pa
 
-from playpen.classifiers import AttentionPooling, L1Logistic, MeanPooling, Statistics
+from playpen.classifiers import AttentionPooling, L1Logistic, L2Logistic, MeanPooling, Statistics, Trees
 from playpen.feature_table import Features
 
 FEATURES, WIDTH = 50, 16
 QUICK = {
     "statistics": Statistics(),
     "l1": L1Logistic(penalties=(6.0, 25.0)),
+    "l2": L2Logistic(variances=(0.3, 3.0)),
+    "trees": Trees(trees=30, features=20),
     "mean_pooling": MeanPooling(members=1, epochs=25, dim=8, hidden=8, lr=0.02, dropout=0.0, feature_dropout=0.1),
     "attention_pooling": AttentionPooling(members=1, epochs=25, dim=8, hidden=8, lr=0.02, dropout=0.0, feature_dropout=0.1),
 }

@@ -4,19 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from planted import FEATURES, QUICK, WIDTH, as_table, planted, top_quarter
 from scipy.stats import spearmanr
-from sklearn.metrics import brier_score_loss, roc_auc_score
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from playpen.classifiers import CLASSIFIERS
 from playpen.config import PlaypenError
-from playpen.feature_table import Features, from_table
+from playpen.feature_matrix import before_the_rise
+from playpen.feature_table import Features, dense, from_table, side_by_side
 from playpen.folds import grouped_folds
 from playpen.intervals import bootstrap, estimate, paired_difference
-from playpen.prediction_metrics import accuracy, auroc, brier, calibration_error, evaluate_predictions, spearman, within
+from playpen.l2_classifier import BeyondColumns, L2Logistic
+from playpen.prediction_metrics import NAMES, auroc, measures, ranking, spearman, strata_of
 from playpen.saved_classifier import load_classifier, save_classifier
+from playpen.tree_classifier import flatten, grow
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def signal() -> tuple[Features, np.ndarray]:
     return planted(1200)
 
 
-@pytest.mark.parametrize("name", ["l1", "mean_pooling", "attention_pooling"])
+@pytest.mark.parametrize("name", ["l1", "l2", "trees", "mean_pooling", "attention_pooling"])
 def test_a_planted_signal_is_found(name: str, signal: tuple[Features, np.ndarray]) -> None:
     features, score = signal
     train, held, group = np.arange(800), np.arange(800, 1200), np.arange(1200).astype(str)
@@ -32,7 +36,7 @@ def test_a_planted_signal_is_found(name: str, signal: tuple[Features, np.ndarray
     assert roc_auc_score(top_quarter(score)[held], QUICK[name].predict(arrays, features.rows(held))) > 0.9
 
 
-@pytest.mark.parametrize("name", ["statistics", "l1", "mean_pooling"])
+@pytest.mark.parametrize("name", ["statistics", "l1", "l2", "trees", "mean_pooling"])
 def test_ranks_are_learnt_and_predicted_in_their_range(name: str, signal: tuple[Features, np.ndarray]) -> None:
     features, score = signal
     rank = (np.argsort(np.argsort(score)) / (len(score) - 1)).astype(np.float32)
@@ -47,15 +51,18 @@ def test_ranks_are_learnt_and_predicted_in_their_range(name: str, signal: tuple[
 def test_a_saved_classifier_predicts_as_before_and_the_same_seed_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     features, score = planted(200)
     group = np.arange(200).astype(str)
-    info = {"model": name, "k": None, "settings": vars(QUICK[name]), "fingerprint": {"num_features": FEATURES, "k": WIDTH}}
+    uses = "statistics" if name == "statistics" else "features"
+    info = {"model": name, "uses": uses, "k": None, "settings": vars(QUICK[name])}
+    info["fingerprint"] = {"num_features": FEATURES, "k": WIDTH}
+    seen = features if uses == "statistics" else features.without_columns()
     for place in ("a", "b"):
-        arrays = QUICK[name].fit(features, top_quarter(score), group, 0)
+        arrays = QUICK[name].fit(seen, top_quarter(score), group, 0)
         save_classifier(tmp_path / place / "classifier", info, arrays)
     weights = [(tmp_path / place / "classifier" / "weights.safetensors").read_bytes() for place in ("a", "b")]
     assert weights[0] == weights[1]
     loaded = load_classifier(tmp_path / "a").predict(as_table(features))
     assert loaded.dtype == np.float32
-    np.testing.assert_array_equal(loaded, QUICK[name].predict(arrays, features))
+    np.testing.assert_array_equal(loaded, QUICK[name].predict(arrays, seen))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -99,7 +106,7 @@ def test_fewer_groups_than_folds_are_refused() -> None:
         grouped_folds(target, np.arange(20) // 7, 5, 0)
 
 
-def test_measures_equal_those_of_sklearn_and_scipy_also_under_weights() -> None:
+def test_ranking_measures_equal_those_of_sklearn_and_scipy_also_under_weights() -> None:
     draw = np.random.default_rng(0)
     label, score = draw.random(80) < 0.3, np.round(draw.normal(size=80), 1)
     prediction, times = np.round(np.clip(draw.random(80) * 0.6 + 0.2 * label, 0, 1), 1), draw.integers(0, 4, 80)
@@ -108,25 +115,157 @@ def test_measures_equal_those_of_sklearn_and_scipy_also_under_weights() -> None:
         weights = np.stack([np.ones(80), weights])
         assert auroc(label, prediction)(weights)[1] == pytest.approx(roc_auc_score(label[rows], prediction[rows]))
         assert spearman(score, prediction)(weights)[1] == pytest.approx(spearmanr(score[rows], prediction[rows])[0])
-        assert brier(label, prediction)(weights)[1] == pytest.approx(brier_score_loss(label[rows], prediction[rows]))
 
 
-def test_the_measure_within_a_source_sees_nothing_of_the_source() -> None:
-    source = np.repeat(["a", "b"], 200)
-    label = np.tile([0, 1], 200)
-    between = (source == "a") * 1.0
-    good = label * 0.5 + between
-    assert estimate(400, within(source, lambda rows: auroc(label[rows], good[rows]))) == 1.0
-    assert estimate(400, within(source, lambda rows: auroc(label[rows], between[rows]))) == 0.5
-    assert np.isnan(estimate(400, within(label, lambda rows: auroc(label[rows], good[rows]))))
+def by_hand(label: np.ndarray, score: np.ndarray, prediction: np.ndarray, strata: np.ndarray) -> tuple[float, float]:
+    """Return AUROC and Spearman of scikit-learn and scipy in each stratum, averaged over rows where they are defined."""
+    found: list[list[tuple[float, int]]] = [[], []]
+    for name in np.unique(strata):
+        rows = strata == name
+        if label[rows].min() < label[rows].max():
+            found[0].append((float(roc_auc_score(label[rows], prediction[rows])), rows.sum()))
+        if len(set(prediction[rows])) > 1 and len(set(score[rows])) > 1:
+            found[1].append((float(spearmanr(score[rows], prediction[rows])[0]), rows.sum()))
+    return tuple(np.average([v for v, _ in values], weights=[n for _, n in values]) for values in found)  # type: ignore[return-value]
 
 
-def test_calibration_and_accuracy_are_those_of_hand_made_predictions() -> None:
+def test_ranking_within_strata_equals_a_loop_over_them_for_every_model_and_every_sample() -> None:
+    draw = np.random.default_rng(1)
+    label, score = (draw.random(120) < 0.3).astype(int), np.round(draw.normal(size=120), 1)
+    strata, times = draw.integers(0, 30, 120), draw.integers(0, 4, (2, 120))
+    predictions = [np.round(draw.random(120), 1), draw.random(120).astype(np.float32)]
+    found = ranking(label, score, predictions, strata)(times.astype(float))
+    assert found.shape == (2, 2, 2)
+    for d, weights in enumerate(times):
+        rows = np.repeat(np.arange(120), weights)
+        for m, prediction in enumerate(predictions):
+            assert found[d, m] == pytest.approx(by_hand(label[rows], score[rows], prediction[rows], strata[rows]))
+
+
+def test_ranking_within_a_source_sees_nothing_of_the_source() -> None:
+    source, label = np.repeat([0, 1], 200), np.tile([0, 1], 200)
+    between = (source == 0) * 1.0
+    found = estimate(400, ranking(label, label, [label * 0.5 + between, between], source))
+    assert found[0].tolist() == [1.0, 1.0]
+    assert found[1, 0] == 0.5
+    assert np.isnan(found[1, 1])
+    assert np.isnan(estimate(400, ranking(label, label, [between], label))[0, 0])
+
+
+def test_the_strata_of_source_and_length_hold_rows_of_like_length() -> None:
+    draw = np.random.default_rng(0)
+    rows = pd.DataFrame({"source": draw.choice(["a", "b"], 800), "num_tokens": draw.integers(10, 500, 800)})
+    rows["num_labels"] = rows["num_tokens"] // 2
+    _, source, both = strata_of(rows)
+    assert len(set(source)) == 2
+    spread = rows.groupby(both)["num_tokens"].agg(lambda lengths: lengths.max() - lengths.min())
+    assert spread.max() < 140
+    assert rows["source"].groupby(both).nunique().max() == 1
+
+
+def made_rows(label: np.ndarray, score: np.ndarray) -> pd.DataFrame:
+    fixed = {"source": "a", "num_tokens": 5, "num_labels": 3}
+    return pd.DataFrame({"label": label.astype(np.int8), "score": score}).assign(**fixed)
+
+
+def test_calibration_accuracy_and_brier_are_those_of_hand_made_predictions() -> None:
     label = np.array([0, 0, 0, 1] * 50)
-    assert estimate(200, calibration_error(label, np.full(200, 0.25))) == pytest.approx(0, abs=0.05)
-    assert estimate(200, calibration_error(label, np.full(200, 0.65))) == pytest.approx(0.4, abs=0.05)
-    assert estimate(200, accuracy(label, label * 0.1)) == 1.0
-    assert estimate(200, accuracy(label, -label * 0.1)) == 0.5
+    predictions = [np.full(200, 0.25), np.full(200, 0.65), label * 0.1, -label * 0.1]
+    found = estimate(200, measures(made_rows(label, label), label, predictions))
+    named = dict(zip(NAMES, found.T, strict=True))
+    assert named["calibration_error"][0] == pytest.approx(0, abs=0.05)
+    assert named["calibration_error"][1] == pytest.approx(0.4, abs=0.05)
+    assert named["accuracy"][2:].tolist() == [1.0, 0.5]
+    assert named["brier"][:2] == pytest.approx([brier_score_loss(label, p) for p in predictions[:2]])
+
+
+def test_trees_as_arrays_predict_as_the_library_does() -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    draw = np.random.default_rng(0)
+    matrix = draw.normal(size=(300, 6))
+    label = (matrix[:, 0] * matrix[:, 1] + matrix[:, 2] > 0).astype(int)
+    parts = {"X_val": matrix[200:], "y_val": label[200:]}
+    made = HistGradientBoostingClassifier(max_iter=40, early_stopping=True, n_iter_no_change=40).fit(
+        matrix[:200], label[:200], **parts
+    )
+    arrays = flatten(made)
+    kept = len(arrays["leaf"])
+    assert 1 < kept <= 40
+    staged = list(made.staged_predict_proba(matrix))[kept - 1][:, 1]
+    np.testing.assert_allclose(1 / (1 + np.exp(-grow(arrays, matrix))), staged, rtol=1e-9)
+    losses = [log_loss(label[200:], p[200:]) for p in made.staged_predict_proba(matrix)]
+    assert kept == int(np.argmin(losses)) + 1
+
+
+def test_a_weaker_penalty_is_tried_until_the_loss_rises() -> None:
+    tried = []
+
+    def loss(setting: float) -> float:
+        tried.append(setting)
+        return abs(setting - 3)
+
+    assert before_the_rise((9.0, 1.0, 4.0, 3.0), loss) == 3.0
+    assert tried == [1.0, 3.0, 4.0]
+
+
+def lengthy(rows: int, seed: int = 0) -> tuple[Features, np.ndarray]:
+    """Return features that are the more, the longer a row is, with the length as the dense column; and the length's label."""
+    draw = np.random.default_rng(seed)
+    length = draw.integers(2, WIDTH + 1, rows)
+    ids = np.stack([draw.permutation(FEATURES)[:WIDTH] for _ in range(rows)])
+    ids[np.arange(WIDTH) >= length[:, None]] = FEATURES
+    strength = np.where(ids < FEATURES, draw.gamma(2.0, 1.0, ids.shape), 0).astype(np.float32)
+    label = (length + draw.normal(size=rows) > WIDTH * 0.7).astype(np.float32)
+    return Features(ids.astype(np.int64), strength, length[:, None].astype(np.float32), FEATURES), label
+
+
+def test_what_is_left_after_regressing_length_out_carries_no_length() -> None:
+    features, label = lengthy(1500)
+    group, train, held = np.arange(1500).astype(str), np.arange(1000), np.arange(1000, 1500)
+    plain, beyond = L2Logistic(), BeyondColumns()
+    alone = features.without_columns()
+    prediction = plain.predict(plain.fit(alone.rows(train), label[train], group[train], 0), alone.rows(held))
+    assert roc_auc_score(label[held], prediction) > 0.8
+    arrays = beyond.fit(features.rows(train), label[train], group[train], 0)
+    seen, left = (beyond.predict(arrays, features.rows(rows)).astype(float) for rows in (train, held))
+    logit = np.log(seen / (1 - seen))
+    assert abs(np.corrcoef(logit, features.stats[train, 0])[0, 1]) < 1e-3
+    assert abs(roc_auc_score(label[held], left) - 0.5) < 0.06
+    assert abs(spearmanr(left, features.stats[held, 0])[0]) < 0.15
+
+
+def test_a_signal_beside_length_is_left_after_regressing_length_out() -> None:
+    features, _ = lengthy(1500)
+    group, signal = np.arange(1500).astype(str), (features.ids == 3).any(1)
+    label = (signal * 2 + features.stats[:, 0] * 0.2 > 2.4).astype(np.float32)
+    train, held, beyond = np.arange(1000), np.arange(1000, 1500), BeyondColumns()
+    arrays = beyond.fit(features.rows(train), label[train], group[train], 0)
+    assert roc_auc_score(signal[held], beyond.predict(arrays, features.rows(held))) > 0.95
+
+
+def test_features_and_columns_side_by_side_know_both() -> None:
+    draw, (features, score) = np.random.default_rng(0), planted(1200)
+    column = draw.normal(size=1200)
+    both = features.with_columns(column[:, None])
+    label = top_quarter(score / score.std() + 2 * column)
+    group, train, held, model = np.arange(1200).astype(str), np.arange(800), np.arange(800, 1200), L2Logistic()
+
+    def held_out(seen: Features) -> float:
+        arrays = model.fit(seen.rows(train), label[train], group[train], 0)
+        return float(roc_auc_score(label[held], model.predict(arrays, seen.rows(held))))
+
+    assert held_out(both) > max(held_out(features.without_columns()), held_out(dense(column[:, None]))) + 0.02
+
+
+def test_fingerprints_side_by_side_keep_their_features_apart_and_strengths_alike() -> None:
+    first = Features(np.array([[1, 0, 3]]), np.array([[30.0, 20.0, 0.0]], np.float32), np.ones((1, 10), np.float32), 3)
+    second = Features(np.array([[4, 2]]), np.array([[0.3, 0.1]], np.float32), np.zeros((1, 10), np.float32), 5)
+    both = side_by_side([first, second])
+    assert both.num_features == 8
+    assert both.ids.tolist() == [[7, 1, 0, 5, 8]]
+    np.testing.assert_allclose(both.strength, [[1.5, 1.2, 0.8, 0.5, 0.0]])
+    assert both.stats.shape == (1, 20)
 
 
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -167,6 +306,5 @@ def test_shuffled_labels_give_an_interval_that_holds_one_half() -> None:
         train, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         arrays = QUICK["mean_pooling"].fit(features.rows(train), label[train], group[train], 0)
         prediction[held] = QUICK["mean_pooling"].predict(arrays, features.rows(held))
-    found = evaluate_predictions(label, label, prediction, group, group, 0, 300)
-    assert found["auroc_low"] < 0.5 < found["auroc_high"]
-    assert found["auroc_within_source"] is None
+    low, high = bootstrap(group, auroc(label, prediction), 300, 0)
+    assert low < 0.5 < high

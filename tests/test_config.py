@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from playpen.config import (
     File,
@@ -89,6 +89,24 @@ def test_a_mistake_is_one_line_with_the_place_what_was_found_and_a_hint(values, 
     with pytest.raises(PlaypenError, match=f"^entry 'x': {message}") as caught:
         make_config(Outer, values, "entry 'x'")
     assert "\n" not in str(caught.value)
+
+
+@config
+class Pair:
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Pair":
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+def test_fields_that_contradict_each_other_are_told_without_the_whole_config():
+    with pytest.raises(PlaypenError) as error:
+        make_config(Pair, {"low": 2}, "entry 'pair'")
+    assert str(error.value) == "entry 'pair': low is above high"
 
 
 def test_a_missing_field_is_named():

@@ -58,6 +58,8 @@ class ChoiceModel(Hugging):
     def __init__(self, model: Any, tokenizer: Any, chat: bool, machine: Machine) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer)
         self.chat, self.machine, self.terminal = chat, machine, sys.stderr
+        self.sizes = {"tokens": 0, "labels": 0}
+        """Tokens asked so far, and those of them whose likelihood was asked for."""
         self.truncated: set[tuple[str, str]] = set()
         """The (prompt, choice) pairs that lost their beginning because the model's context is shorter."""
 
@@ -79,6 +81,8 @@ class ChoiceModel(Hugging):
         with redirect_stderr(self.terminal):  # its progress is worth seeing, lm-eval's is not
             nats = row_losses(self.model, rows, labels, self.machine)
         counts = [len(row) - 1 - row[1:].count(IGNORE) for row in labels]
+        self.sizes["tokens"] += sum(map(len, rows))
+        self.sizes["labels"] += sum(counts)
         return [(-float(mean) * count, False) for mean, count in zip(nats, counts, strict=True)]
 
 
@@ -171,8 +175,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def ask(model: Any, tokenizer: Any, benchmarks: Benchmarks, asking: Asking, machine: Machine) -> pd.DataFrame:
-    """Ask a model every item; one row each, the same rows in the same order for every model.
+def ask(
+    model: Any, tokenizer: Any, benchmarks: Benchmarks, asking: Asking, machine: Machine
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Ask a model every item; return one row each, the same rows in the same order for every model, and the tokens and labels asked.
 
     Columns: `task`, as it was asked for; `subtask`, lm-eval's name; `item`, counted within the task; `correct`; `correct_norm`, null
     where lm-eval does not measure it; `margin`, log-likelihood of the right choice minus that of the best wrong one, in nats;
@@ -197,7 +203,7 @@ def ask(model: Any, tokenizer: Any, benchmarks: Benchmarks, asking: Asking, mach
         )
     samples = results["samples"]
     tables = [_table(name, group, samples, asked.truncated) for name, group in benchmarks.items()]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True), asked.sizes
 
 
 def _table(name: str, group: list[Any], samples: dict[str, list[Any]], truncated: set[tuple[str, str]]) -> pd.DataFrame:

@@ -97,6 +97,11 @@ def render(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBa
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)  # type: ignore[return-value]
 
 
+def count_labels(labels: Sequence[int]) -> int:
+    """Return how many labels of a row carry loss; nothing foretells its first token."""
+    return sum(1 for label in labels[1:] if label != IGNORE)
+
+
 def without_end_of_turn(labels: Sequence[int], tokenizer: Any) -> list[int]:
     """Return labels with -100 also where a turn ends, so that what is left are the words of the answers.
 

@@ -2,11 +2,10 @@
 
 A classifier is a frozen config with `fit`, which turns rows into a dictionary of arrays, and `predict`, which turns those arrays
 and other rows into predictions: the probability of being in the top for a 0/1 target, the expected rank for a rank.
-To add one, write such a config here, put it in `CLASSIFIERS`, and give it a field in `stages/classify.py`.
+To add one, write such a config, put it in `CLASSIFIERS`, and give it a field in `stages/classify.py`.
 
 All of them minimise the cross-entropy with the target, whose minimum for a target in [0, 1] is its expectation (Gneiting
-and Raftery 2007, section 3.1). Strengths enter as log(1 + strength / unit), `unit` being the median strength of the
-training rows: strengths have heavy tails, so that raw ones let a few features drown the others, and SAEs differ in scale.
+and Raftery 2007, section 3.1).
 """
 
 from threading import Lock
@@ -15,11 +14,25 @@ from typing import Annotated, Any, ClassVar, Protocol
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from playpen.config import PlaypenError, config
+from playpen.config import config
+from playpen.feature_matrix import (
+    Arrays,
+    before_the_rise,
+    cross_entropy,
+    damp,
+    deviations,
+    hard,
+    learn_vocabulary,
+    places,
+    sigmoid,
+    sparse,
+    standardise,
+)
 from playpen.feature_table import Features
 from playpen.folds import inner_folds
+from playpen.l2_classifier import L2Logistic
+from playpen.tree_classifier import Trees
 
-Arrays = dict[str, np.ndarray]
 LIBLINEAR = Lock()
 """Held during a fit: liblinear draws from one generator of the whole process, so that two fits at once would mix their draws."""
 
@@ -51,14 +64,13 @@ class Statistics:
         """Return the weights of the standardised columns."""
         from sklearn.linear_model import LogisticRegression
 
-        columns = features.stats.astype(np.float64)
-        mean, scale = columns.mean(0), np.where(columns.std(0) > 0, columns.std(0), 1.0)
-        made = LogisticRegression(C=self.c, max_iter=2000).fit(*_hard((columns - mean) / scale, target))
+        mean, scale = standardise(features.stats)
+        made = LogisticRegression(C=self.c, max_iter=2000).fit(*hard((features.stats - mean) / scale, target))
         return {"mean": mean, "scale": scale, "weight": made.coef_[0], "bias": made.intercept_}
 
     def predict(self, arrays: Arrays, features: Features) -> np.ndarray:
         """Return probabilities, or expected ranks."""
-        return _sigmoid((features.stats - arrays["mean"]) / arrays["scale"] @ arrays["weight"] + arrays["bias"])
+        return sigmoid((features.stats - arrays["mean"]) / arrays["scale"] @ arrays["weight"] + arrays["bias"])
 
 
 @config
@@ -67,31 +79,32 @@ class L1Logistic:
 
     uses_k: ClassVar[bool] = False
     penalties: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (3.0, 6.0, 12.0, 25.0, 50.0)
-    """Values of C tried on an inner split, in units of the smallest at which any feature enters; higher lets more in."""
+    """Values of C tried on an inner split, from the lowest on until the loss rises; in units of the smallest at which any
+    feature enters. Higher lets more in and takes longer."""
     min_rows: PositiveInt = 3
     """Training rows in which a feature must occur to be used."""
 
     def fit(self, features: Features, target: np.ndarray, group: np.ndarray, seed: int) -> Arrays:
         """Return the weights of the features used; their deviation is in the weights already."""
         vocabulary, unit = learn_vocabulary(features, self.min_rows)
-        matrix = _sparse(features, vocabulary, unit)
-        mean, square = (np.asarray(m.mean(0)).ravel() for m in (matrix, matrix.multiply(matrix)))
-        scale = 1 / np.sqrt(np.maximum(square - mean**2, 1e-8))
+        matrix = sparse(features, vocabulary, unit)
+        scale = 1 / deviations(matrix)
         matrix = matrix.multiply(scale).tocsr()
         weight, bias = _l1(matrix, target, self._choose(matrix, target, group, seed), seed)
         return {"vocabulary": vocabulary, "unit": unit, "weight": weight * scale, "bias": bias}
 
     def _choose(self, matrix: Any, target: np.ndarray, group: np.ndarray, seed: int) -> float:
         held = inner_folds(target, group, seed) == 0
-        losses = []
-        for penalty in self.penalties:
+
+        def loss(penalty: float) -> float:
             weight, bias = _l1(matrix[~held], target[~held], penalty, seed)
-            losses.append(_cross_entropy(matrix[held] @ weight + bias, target[held]))
-        return self.penalties[int(np.argmin(losses))]
+            return cross_entropy(matrix[held] @ weight + bias, target[held])
+
+        return before_the_rise(self.penalties, loss)
 
     def predict(self, arrays: Arrays, features: Features) -> np.ndarray:
         """Return probabilities, or expected ranks."""
-        return _sigmoid(_sparse(features, arrays["vocabulary"], arrays["unit"]) @ arrays["weight"] + arrays["bias"])
+        return sigmoid(sparse(features, arrays["vocabulary"], arrays["unit"]) @ arrays["weight"] + arrays["bias"])
 
 
 @config
@@ -108,7 +121,7 @@ class _Pooling:
     """Share of the head's inputs left out in training; higher when labels are few."""
     feature_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of an example's features left out in training; higher when labels are few."""
-    lr: PositiveFloat = 2e-3
+    lr: PositiveFloat = 5e-3
     """Learning rate of AdamW, constant; lower it when training stops after one or two epochs."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay of all parameters."""
@@ -128,15 +141,15 @@ class _Pooling:
         from playpen.pooled_classifier import fit_members
 
         vocabulary, unit = learn_vocabulary(features, self.min_rows)
-        places, strengths = _places(features, vocabulary), _damp(features, unit)
-        parameters = fit_members(self, places, strengths, len(vocabulary), target, inner_folds(target, group, seed), seed)
+        rows = places(features, vocabulary), damp(features, unit)
+        parameters = fit_members(self, *rows, len(vocabulary), target, inner_folds(target, group, seed), seed)
         return {"vocabulary": vocabulary, "unit": unit, **parameters}
 
     def predict(self, arrays: Arrays, features: Features) -> np.ndarray:
         """Return probabilities, or expected ranks: the mean over members."""
         from playpen.pooled_classifier import predict_members
 
-        return predict_members(self, _places(features, arrays["vocabulary"]), _damp(features, arrays["unit"]), arrays)
+        return predict_members(self, places(features, arrays["vocabulary"]), damp(features, arrays["unit"]), arrays)
 
 
 @config
@@ -154,51 +167,11 @@ class AttentionPooling(_Pooling):
 CLASSIFIERS: dict[str, type[Any]] = {
     "statistics": Statistics,
     "l1": L1Logistic,
+    "l2": L2Logistic,
+    "trees": Trees,
     "mean_pooling": MeanPooling,
     "attention_pooling": AttentionPooling,
 }
-
-
-def learn_vocabulary(features: Features, min_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features that occur in `min_rows` rows or more (int64, ascending) and the median strength (float64 [1])."""
-    there = features.ids < features.num_features
-    vocabulary = np.flatnonzero(np.bincount(features.ids[there], minlength=features.num_features) >= min_rows)
-    if not len(vocabulary):
-        raise PlaypenError(
-            f"no feature occurs in {min_rows} of {len(features)} training rows: do the fingerprints hold any feature?"
-        )
-    return vocabulary, np.array([np.median(features.strength[there])], np.float64)
-
-
-def _damp(features: Features, unit: np.ndarray) -> np.ndarray:
-    return np.log1p(features.strength / unit).astype(np.float32)
-
-
-def _places(features: Features, vocabulary: np.ndarray) -> np.ndarray:
-    """Return the position of each feature in the vocabulary, int64 [n, K]; `len(vocabulary)` for one outside it."""
-    lookup = np.full(features.num_features + 1, len(vocabulary))
-    lookup[vocabulary] = np.arange(len(vocabulary))
-    return lookup[features.ids]
-
-
-def _sparse(features: Features, vocabulary: np.ndarray, unit: np.ndarray) -> Any:
-    """Return the strengths as a CSR matrix [n, len(vocabulary)]."""
-    from scipy.sparse import csr_matrix
-
-    places = _places(features, vocabulary)
-    there = places < len(vocabulary)
-    values = _damp(features, unit)[there].astype(np.float64)
-    return csr_matrix((values, (np.nonzero(there)[0], places[there])), shape=(len(features), len(vocabulary)))
-
-
-def _hard(matrix: Any, target: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return rows, 0/1 labels and weights with the same cross-entropy as `target`: a rank r counts r times as 1, 1 - r times as 0."""
-    from scipy.sparse import issparse, vstack
-
-    if np.isin(target, (0, 1)).all():
-        return matrix, target.astype(np.int64), np.ones(len(target))
-    twice = vstack([matrix, matrix], "csr") if issparse(matrix) else np.concatenate([matrix, matrix])
-    return twice, np.repeat([1, 0], len(target)), np.concatenate([target, 1 - target]).astype(np.float64)
 
 
 def _l1(matrix: Any, target: np.ndarray, penalty: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -212,13 +185,5 @@ def _l1(matrix: Any, target: np.ndarray, penalty: float, seed: int) -> tuple[np.
         l1_ratio=1, C=penalty / max(pull, 1e-12), solver="liblinear", intercept_scaling=10, max_iter=200, random_state=seed
     )
     with LIBLINEAR:
-        made.fit(*_hard(matrix, target))
+        made.fit(*hard(matrix, target))
     return np.asarray(made.coef_)[0], np.asarray(made.intercept_)
-
-
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
-    return (1 / (1 + np.exp(-np.clip(logit, -60, 60)))).astype(np.float32)
-
-
-def _cross_entropy(logit: np.ndarray, target: np.ndarray) -> float:
-    return float(np.mean(np.logaddexp(0, logit) - target * logit))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_t
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 from tyro.conf import Suppress
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -89,8 +90,9 @@ def _explain(cls: type, item: Any) -> str:
         return f"unknown field '{place}'{did_you_mean(str(item['loc'][-1]), known)}"
     if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"field '{place}' is missing"
-    found = "" if isinstance(item["input"], dict) or is_dataclass(item["input"]) else f", found {item['input']!r}"
-    return f"field '{place}': {item['msg'].removeprefix('Value error, ')}{found}"
+    found = "" if isinstance(item["input"], dict | ArgsKwargs) or is_dataclass(item["input"]) else f", found {item['input']!r}"
+    what = f"field '{place}': " if place else ""
+    return f"{what}{item['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _config_at(hint: Any, place: tuple[str | int, ...]) -> Any:

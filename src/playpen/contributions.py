@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from playpen.config import PlaypenError
+from playpen.feature_matrix import Arrays, damp, places
 from playpen.feature_table import Features, from_table
 from playpen.saved_classifier import SavedClassifier
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def linear(arrays: Arrays, features: Features) -> Contributions:
     """Explain a linear classifier of damped strengths: weight times damped strength."""
     weight = np.zeros(features.num_features + 1)
     weight[arrays["vocabulary"]] = arrays["weight"]
-    value = damp(arrays, features) * weight[features.ids]
+    value = damp(features, arrays["unit"]) * weight[features.ids]
     return Contributions(float(arrays["bias"][0]), features.ids, features.strength, value)
 
 
@@ -74,8 +73,10 @@ def pooled(arrays: Arrays, features: Features) -> Contributions:
     """Explain a pooled classifier by integrated gradients."""
     from playpen.integrated_gradients import integrate
 
-    where = places(arrays, features)
-    baseline, value = integrate(arrays, where, np.where(where < len(arrays["vocabulary"]), damp(arrays, features), 0.0))
+    where = places(features, arrays["vocabulary"])
+    baseline, value = integrate(
+        arrays, where, np.where(where < len(arrays["vocabulary"]), damp(features, arrays["unit"]).astype(np.float64), 0.0)
+    )
     return Contributions(baseline, features.ids, features.strength, value)
 
 
@@ -83,24 +84,12 @@ def trees(arrays: Arrays, features: Features) -> Contributions:
     """Explain boosted trees of damped strengths by Shapley values against the empty example."""
     from playpen.tree_contributions import tree_shapley
 
-    where = places(arrays, features)
+    where = places(features, arrays["vocabulary"])
     rows, there = np.arange(len(features))[:, None], where < len(arrays["vocabulary"])
     matrix = np.zeros((len(features), len(arrays["vocabulary"]) + 1))
-    matrix[rows, where] = np.where(there, damp(arrays, features).astype(np.float32), 0)  # they were split in float32
+    matrix[rows, where] = np.where(there, damp(features, arrays["unit"]), 0)
     baseline, value = tree_shapley(arrays, matrix)
     return Contributions(baseline, features.ids, features.strength, value[rows, where])
-
-
-def damp(arrays: Arrays, features: Features) -> np.ndarray:
-    """Return the strengths as the classifiers see them, float64 [n, K]."""
-    return np.log1p(features.strength / arrays["unit"])
-
-
-def places(arrays: Arrays, features: Features) -> np.ndarray:
-    """Return the position of each feature in the vocabulary, int64 [n, K]; its length for one outside it."""
-    lookup = np.full(features.num_features + 1, len(arrays["vocabulary"]))
-    lookup[arrays["vocabulary"]] = np.arange(len(arrays["vocabulary"]))
-    return lookup[features.ids]
 
 
 EXPLAINED: dict[str, Callable[[Arrays, Features], Contributions]] = {

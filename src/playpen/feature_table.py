@@ -1,5 +1,6 @@
 """Fingerprints as arrays: the K strongest features of n rows, padded to one rectangle."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,11 +38,37 @@ class Features:
         """Keep the k strongest features of each row."""
         return replace(self, ids=self.ids[:, :k], strength=self.strength[:, :k])
 
+    def without_columns(self) -> "Features":
+        """Leave the dense columns out."""
+        return replace(self, stats=self.stats[:, :0])
+
+    def with_columns(self, columns: np.ndarray) -> "Features":
+        """Put other dense columns `[n, s]` in place of the statistics."""
+        return replace(self, stats=columns.astype(np.float32))
+
 
 def dense(columns: np.ndarray) -> Features:
     """Return rows that have dense columns `[n, s]` and no features: what a control sees."""
     none = np.zeros((len(columns), 0))
     return Features(none.astype(np.int64), none.astype(np.float32), columns.astype(np.float32), 0)
+
+
+def side_by_side(parts: Sequence[Features]) -> Features:
+    """Return several fingerprints of the same rows as one, ids offset by the spaces before, strongest first.
+
+    Strengths are in units of each part's own median, for the activations of layers, and so their SAEs, differ in scale.
+    """
+    total = sum(part.num_features for part in parts)
+    offsets = np.cumsum([0, *(part.num_features for part in parts)])
+    ids, strengths = [], []
+    for part, offset in zip(parts, offsets, strict=False):
+        there = part.ids < part.num_features
+        ids.append(np.where(there, part.ids + offset, total))
+        strengths.append(part.strength / (np.median(part.strength[there]) if there.any() else 1.0))
+    strength = np.concatenate(strengths, axis=1).astype(np.float32)
+    order = np.argsort(-strength, axis=1, kind="stable")
+    found, strength = (np.take_along_axis(values, order, 1) for values in (np.concatenate(ids, axis=1), strength))
+    return Features(found, strength, np.concatenate([part.stats for part in parts], axis=1), total)
 
 
 def from_table(table: pa.Table, num_features: int, width: int) -> Features:

@@ -42,6 +42,9 @@ SCHEMA = pa.schema(
 )
 """The columns of a features table."""
 
+VECTOR = pa.field("vector", pa.list_(pa.float32()))
+"""The column of mean hidden states, of a table beside it."""
+
 COLUMNS = ["row_id", "input_ids", "labels"]
 """The columns of a data table that `fingerprint_rows` needs."""
 
@@ -73,22 +76,27 @@ def open_fingerprinter(sae: Path | str, model: Path | str, tokens: Pooled, k: in
     return Fingerprinter(base, hook, open_sae(sae, machine), load_tokenizer(model).bos_token_id, tokens, k, machine)
 
 
-def fingerprint_rows(fingerprinter: Fingerprinter, table: pa.Table) -> pa.Table:
-    """Return the fingerprints of rows with `COLUMNS`, in their order, with the columns of `SCHEMA`."""
+def fingerprint_rows(fingerprinter: Fingerprinter, table: pa.Table, hidden: bool = False) -> pa.Table:
+    """Return the fingerprints of rows with `COLUMNS`, in their order, with the columns of `SCHEMA`.
+
+    With `hidden` there is `VECTOR` as well: the mean over the pooled tokens of the activations that the SAE reads, 0 where no
+    token is pooled; [d_in] a row, or [2 d_in] when prompt and answer are kept apart (`both`), the prompt's first.
+    """
     rows, labels = _ragged(table["input_ids"]), _ragged(table["labels"])
     answers = [row != IGNORE for row in labels]
     counted = _pooled(rows, answers, fingerprinter)
     parts, order = [], []
-    f = fingerprinter
+    f, schema = fingerprinter, SCHEMA.append(VECTOR) if hidden else SCHEMA
     for batch, values in iter_activations(f.model, f.hook, rows, counted, f.machine):
         part = np.concatenate([answers[i][counted[i]] for i in batch.rows]) if f.tokens == "both" else None
-        parts.append(_fingerprint_batch(f, batch, values, part))
+        made = _fingerprint_batch(f, batch, values, part)
+        parts.append(made.append_column(VECTOR, _hidden_batch(batch, values, part)) if hidden else made)
         order.append(batch.rows)
     if not parts:
-        return SCHEMA.empty_table()
+        return schema.empty_table()
     back = np.argsort(np.concatenate(order))
     columns = pa.concat_tables(parts).combine_chunks().take(pa.array(back))
-    return columns.add_column(0, SCHEMA.field("row_id"), table["row_id"].cast(pa.string())).cast(SCHEMA)
+    return columns.add_column(0, SCHEMA.field("row_id"), table["row_id"].cast(pa.string())).cast(schema)
 
 
 def _ragged(column: pa.ChunkedArray) -> list[np.ndarray]:
@@ -104,6 +112,12 @@ def _pooled(rows: Rows, answers: Rows, fingerprinter: Fingerprinter) -> list[np.
     if fingerprinter.tokens == "prompt":
         return [a & ~b for a, b in zip(real, answers, strict=True)]
     return real
+
+
+def pooled_tokens(fingerprinter: Fingerprinter, table: pa.Table) -> int:
+    """Return how many tokens of rows with `COLUMNS` the SAE reads."""
+    rows, answers = _ragged(table["input_ids"]), [row != IGNORE for row in _ragged(table["labels"])]
+    return sum(int(mask.sum()) for mask in _pooled(rows, answers, fingerprinter))
 
 
 def token_strengths(fingerprinter: Fingerprinter, table: pa.Table) -> pd.DataFrame:
@@ -143,6 +157,16 @@ def _fingerprint_batch(f: Fingerprinter, batch: Batch, values: Tensor, answer: n
     return pa.table(
         {**columns, "stats": _lists(stats.flatten(), np.arange(len(stats) + 1) * len(STATISTICS), SCHEMA.field("stats").type)}
     )
+
+
+def _hidden_batch(batch: Batch, values: Tensor, answer: np.ndarray | None) -> pa.ListArray:
+    """Return the mean of the activations [n, d_in] over each row's tokens; of prompt and answer apart when `answer` is given."""
+    row, halves = batch.row_of_token().to(values.device), 1 if answer is None else 2
+    place = row if answer is None else 2 * row + torch.from_numpy(answer).to(row.device, row.dtype)
+    total = values.new_zeros(len(batch.rows) * halves, values.shape[1]).index_add_(0, place, values)
+    mean = total / torch.bincount(place, minlength=len(total)).clamp(min=1)[:, None]
+    width = halves * values.shape[1]
+    return _lists(mean.flatten(), np.arange(len(batch.rows) + 1) * width, VECTOR.type)
 
 
 def _lists(values: Tensor, offsets: np.ndarray, kind: pa.DataType) -> pa.ListArray:

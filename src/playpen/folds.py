@@ -42,9 +42,17 @@ def _level(target: np.ndarray) -> np.ndarray:
 
 
 def _folds(target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    from sklearn.model_selection import StratifiedGroupKFold
+    """Deal groups with like counts of each level to the folds in turn, so that every fold gets its share of each.
 
-    level, found = _level(target), np.full(len(target), -1)
-    for fold, (_, held) in enumerate(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(level, level, group)):
-        found[held] = fold
-    return found
+    Groups that hold the rarest level lie side by side in the order, so each fold gets one of them. scikit-learn's
+    StratifiedGroupKFold weighs every fold for every group in Python: half a second for 1,200 groups, for each of 100 fits.
+    """
+    codes = np.unique(group, return_inverse=True)[1]
+    levels = np.unique(_level(target), return_inverse=True)[1]
+    counts = np.zeros((codes.max() + 1, levels.max() + 1), np.int64)
+    np.add.at(counts, (codes, levels), 1)
+    from_common_to_rare = np.argsort(-(counts > 0).sum(0), kind="stable")
+    order = np.lexsort((np.random.default_rng(seed).random(len(counts)), *counts[:, from_common_to_rare].T))
+    found = np.empty(len(counts), np.int64)
+    found[order] = np.arange(len(counts)) % folds
+    return found[codes]

@@ -10,8 +10,9 @@ these. Defaults of Bergson have changed between releases, so every setting that 
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,20 +180,19 @@ def fit_ekfac(taking: Taking, rows: pd.DataFrame, folder: Path) -> None:
     # Bergson takes the first GPU wherever there is one; the model is on the Machine's device.
     factors.A_cov_dict, factors.S_cov_dict = _on(device, factors.A_cov_dict), _on(device, factors.S_cov_dict)
     _feed(taking, factors, rows, "factors", root=True)
-    vectors = [
-        eigendecompose_owned(sums, shapes, None, 1, str(folder / f"eigen_{kind}_sharded"), torch.float32, factors.num_positions)[
-            0
-        ]
-        for kind, sums, shapes in (
-            ("activation", factors.A_cov_dict, factors.A_shapes),
-            ("gradient", factors.S_cov_dict, factors.S_shapes),
-        )
-    ]
-    corrections = LambdaCollector(**shared, num_documents=len(rows), eigenvectors=(vectors[0], vectors[1]))
+    inputs = _eigenvectors(factors.A_cov_dict, factors.A_shapes, factors.num_positions, folder / "eigen_activation_sharded")
+    outputs = _eigenvectors(factors.S_cov_dict, factors.S_shapes, factors.num_positions, folder / "eigen_gradient_sharded")
+    corrections = LambdaCollector(**shared, num_documents=len(rows), eigenvectors=(inputs, outputs))
     corrections.device = str(device)
     corrections.eigen_a, corrections.eigen_g = _on(device, corrections.eigen_a), _on(device, corrections.eigen_g)
     _feed(taking, corrections, rows, "eigenvalues", root=True)
     corrections.teardown()
+
+
+def _eigenvectors(sums: dict[str, Tensor], shapes: Any, counts: dict[str, int], folder: Path) -> dict[str, Tensor]:
+    """Return and write the eigenvectors of each matrix's second moment, without Bergson's bar, which shows in log files too."""
+    with redirect_stderr(StringIO()):
+        return eigendecompose_owned(sums, shapes, None, 1, str(folder), torch.float32, num_positions=counts)[0]
 
 
 def _own_labels(taking: Taking, rows: pd.DataFrame) -> list[np.ndarray]:

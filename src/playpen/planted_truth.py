@@ -14,7 +14,7 @@ import pandas as pd
 from playpen.banks import top_rows
 from playpen.config import PlaypenError
 from playpen.intervals import Statistic, estimate, interval, resample
-from playpen.prediction_metrics import auroc, stack
+from playpen.prediction_metrics import auroc
 from playpen.tables import join
 
 Measure = tuple[str, str, int | None, int, float, Statistic]
@@ -65,6 +65,11 @@ def _measures(rows: pd.DataFrame, score: np.ndarray, ks: Sequence[int]) -> Itera
         for measure, among in (("auroc", np.ones(len(rows), bool)), ("auroc_needed", needed)):
             places = np.flatnonzero(among & np.isin(fault, (kind, "none")))
             yield measure, kind, None, int((fault[places] == kind).sum()), 0.5, _auroc_among(places, fault == "none", score)
+
+
+def stack(measures: Sequence[Statistic]) -> Statistic:
+    """Return one statistic of several side by side: weights [draws, n] in, [draws, measures] out."""
+    return lambda weights: np.stack([measure(weights) for measure in measures], axis=-1)
 
 
 def _auroc_among(places: np.ndarray, clean: np.ndarray, score: np.ndarray) -> Statistic:

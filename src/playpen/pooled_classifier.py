@@ -1,11 +1,11 @@
 """Networks that pool learned embeddings of an example's K strongest features, by mean or by attention.
 
-Mean pooling is one `embedding_bag`, so that the [rows, K, dim] products are never made. The networks are so small that many on
-one core each train faster than one on many; they stay on the CPU and draw from their own generators, and so give the same bytes.
+Pooling is one product of a batch's weights, spread over the vocabulary, with the embeddings, so that the [rows, K, dim] products
+are never made; `embedding_bag` says the same, but its backward pass takes ten times as long on a CPU. The networks are so small
+that many on one core each train faster than one on many; they stay on the CPU and draw from their own generators, and so give
+the same bytes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -14,22 +14,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from playpen.classifiers import Arrays
+from playpen.feature_matrix import Arrays
 
 PREDICT_ROWS = 512
 FEWEST_STEPS, FEWEST_ROWS = 10, 16
 """When rows are few, batches shrink, down to 16 rows, so that an epoch still has ten steps."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let each operation of torch use one core, also in threads started within."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Network(nn.Module):
@@ -52,22 +41,20 @@ class Network(nn.Module):
 
     def forward(self, places: Tensor, strengths: Tensor) -> Tensor:
         """Return logits [n] from positions in the vocabulary (int64 [n, K]) and damped strengths (float32 [n, K])."""
-        pooled = self._mean(places, strengths) if self.query is None else self._attend(places, strengths)
+        weights = self._mean(strengths) if self.query is None else self._attention(places, strengths)
+        pooled = weights.new_zeros(len(places), self.padding + 1).scatter(1, places, weights) @ self.embedding
         state = self._drop(self.norm(pooled))
         if self.hidden_weight is not None:
             state = self._drop(F.gelu(F.linear(state, self.hidden_weight, self.hidden_bias)))
         return F.linear(state, self.out_weight, self.out_bias)[:, 0]
 
-    def _mean(self, places: Tensor, strengths: Tensor) -> Tensor:
-        weights = strengths / (strengths > 0).sum(1, keepdim=True).clamp(min=1)
-        return F.embedding_bag(places, self.embedding, per_sample_weights=weights, mode="sum", padding_idx=self.padding)
+    def _mean(self, strengths: Tensor) -> Tensor:
+        return strengths / (strengths > 0).sum(1, keepdim=True).clamp(min=1)
 
-    def _attend(self, places: Tensor, strengths: Tensor) -> Tensor:
-        there = strengths > 0
-        scaled = F.embedding(places, self.embedding) * strengths[..., None]
-        logits = (scaled @ self.query).masked_fill(~there, -1e9)  # type: ignore[operator]
-        weights = torch.where(there, logits.softmax(1), 0.0)
-        return (weights[:, None] @ scaled)[:, 0]
+    def _attention(self, places: Tensor, strengths: Tensor) -> Tensor:
+        """Return the strengths weighed by the softmax of query times scaled embedding."""
+        logits = (self.embedding @ self.query)[places] * strengths  # type: ignore[operator]
+        return logits.masked_fill(strengths == 0, -1e9).softmax(1) * strengths
 
     def _drop(self, values: Tensor) -> Tensor:
         if not self.training or not self.share:
@@ -115,10 +102,10 @@ def _fit(config: Any, network: Network, rows: Rows, held: Tensor) -> dict[str, T
 def _train_epoch(config: Any, network: Network, optimizer: torch.optim.Optimizer, rows: Rows, train: Tensor) -> None:
     network.train()
     order = train[torch.randperm(len(train), generator=network.generator)]
-    for batch in order.split(min(config.batch_rows, max(FEWEST_ROWS, len(train) // FEWEST_STEPS))):
-        if len(batch) == 1:
+    size = min(config.batch_rows, max(FEWEST_ROWS, len(train) // FEWEST_STEPS))
+    for places, strengths, target in zip(*(part[order].split(size) for part in rows), strict=True):
+        if len(target) == 1:
             continue  # batch normalisation needs two
-        places, strengths, target = (part[batch] for part in rows)
         kept = torch.rand(places.shape, generator=network.generator) >= config.feature_dropout
         loss = F.binary_cross_entropy_with_logits(network(places, strengths * kept), target)
         optimizer.zero_grad()

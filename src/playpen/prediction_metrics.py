@@ -1,77 +1,149 @@
-"""How good are predictions of attribution? Ranking, ranking within a source, accuracy and calibration, with intervals.
+"""How good are predictions of attribution? Ranking, ranking among rows that are alike, accuracy and calibration, with intervals.
 
-Each measure is made once from labels, scores and predictions and is then a function of weights (see `intervals`), so
-that the bootstrap costs a few matrix operations. On unit weights AUROC and Spearman are those of scikit-learn and scipy.
+A measure is a function of weights (see `intervals`), made once for all models that are compared, so that one set of bootstrap
+samples serves them all and differences are paired. On unit weights AUROC and Spearman are those of scikit-learn and scipy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from playpen.intervals import Statistic, estimate, interval, resample
+from playpen.intervals import Statistic
 
 BINS = 10
 """Equal-mass bins of the calibration error."""
+LENGTH_BINS = 8
+"""Equal-count bins of the number of tokens, and of answer tokens, within which `_within_source_length` compares rows."""
 
-NAMES = ("auroc", "accuracy", "spearman", "spearman_within_source", "auroc_within_source", "calibration_error", "brier")
-"""The measures, in the order of the report."""
+RANKING = ("auroc", "spearman")
+STRATA = ("", "_within_source", "_within_source_length")
+NAMES = (*(name + where for where in STRATA for name in RANKING), "accuracy", "calibration_error", "brier")
+"""The measures, in the order of the statistic `measures`."""
 
 
-def evaluate_predictions(
-    label: np.ndarray,
-    score: np.ndarray,
-    prediction: np.ndarray,
-    group: np.ndarray,
-    source: np.ndarray,
-    seed: int,
-    draws: int = 1000,
-    target: np.ndarray | None = None,
-) -> dict[str, float | None]:
-    """Return each measure and its 95 % interval as `name`, `name_low`, `name_high`; all arguments have one value a row.
+def measures(rows: pd.DataFrame, target: np.ndarray, predictions: Sequence[np.ndarray]) -> Statistic:
+    """Return every measure of every model as one statistic: weights `[draws, n]` in, `[draws, models, len(NAMES)]` out.
 
-    - `auroc`: of `label` (0 or 1) by `prediction`; 0.5 is chance.
+    - `auroc`: of `label` (0 or 1) by the prediction; 0.5 is chance.
+    - `spearman`: of the prediction with the raw attribution `score`.
+    - `_within_source`: the same inside each `source`, then the mean over sources weighted by rows; what is left when knowing
+      the source is worth nothing. `_within_source_length`: inside each source, bin of `num_tokens` and bin of `num_labels`.
     - `accuracy`: at the base-rate threshold, which calls as many rows positive as there are. With a quarter positive,
       chance is 0.625 and always saying no is 0.75.
-    - `spearman`: of `prediction` with the raw attribution `score`.
-    - `spearman_within_source`, `auroc_within_source`: the same inside each `source`, then the mean over sources
-      weighted by rows; what is left when knowing the source is worth nothing.
     - `calibration_error`: expected calibration error over ten bins of equal mass (Naeini et al., AAAI 2015).
     - `brier`: mean squared error of the prediction.
 
-    `target` is what the prediction should equal on average; the label when left out. `group` holds the near-duplicate
-    clusters that the bootstrap resamples. A measure that is not defined (no positive row, one source of one class) is None.
+    `rows` has label, score, source, num_tokens and num_labels; `target` (float [n] in [0, 1]) is what a prediction should equal
+    on average. A measure that is not defined (no positive row, one source of one class) is NaN.
     """
-    target = label if target is None else target
-    measures = [
-        auroc(label, prediction),
-        accuracy(label, prediction),
-        spearman(score, prediction),
-        within(source, lambda rows: spearman(score[rows], prediction[rows])),
-        within(source, lambda rows: auroc(label[rows], prediction[rows])),
-        calibration_error(target, prediction),
-        brier(target, prediction),
-    ]
-    both = stack(measures)
-    low, high = interval(resample(group, both, draws, seed))
-    found: dict[str, float | None] = {}
-    for name, *values in zip(NAMES, estimate(len(label), both), low, high, strict=True):
-        found.update({name + end: number(v) for end, v in zip(("", "_low", "_high"), values, strict=True)})
-    return found
+    label, score = rows["label"].to_numpy(), rows["score"].to_numpy()
+    parts = [ranking(label, score, predictions, strata) for strata in strata_of(rows)]
+    right = [accuracy(label, prediction) for prediction in predictions]
+    errors = [(prediction.astype(float) - target) ** 2 for prediction in predictions]
+    bins = [_gaps(target, prediction) for prediction in predictions]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(1)
+        means = [  # one product a model, for the last digits of a wider one depend on its width
+            np.stack([weights @ right[m], np.abs(weights @ bins[m]).sum(1), weights @ errors[m]], 1) / total[:, None]
+            for m in range(len(predictions))
+        ]
+        return np.concatenate([*(part(weights) for part in parts), np.stack(means, 1)], 2)
+
+    return statistic
 
 
-def auroc_differences(
-    label: np.ndarray, predictions: list[np.ndarray], group: np.ndarray, seed: int, draws: int = 1000
-) -> list[list[tuple[float | None, float | None, float | None]]]:
-    """Return AUROC of prediction i minus that of j, with its 95 % interval, at [i][j]; all pairs share the bootstrap samples."""
-    both = stack([auroc(label, prediction) for prediction in predictions])
-    point, values = estimate(len(label), both), resample(group, both, draws, seed)
+def strata_of(rows: pd.DataFrame) -> list[np.ndarray]:
+    """Return the stratum of each row, int64 [n], for each of `STRATA`: all rows, the source, the source and both length bins."""
+    source = np.unique(rows["source"].astype(str), return_inverse=True)[1]
+    tokens, labels = (length_bin(rows[name].to_numpy()) for name in ("num_tokens", "num_labels"))
+    return [np.zeros(len(rows), np.int64), source, (source * LENGTH_BINS + tokens) * LENGTH_BINS + labels]
 
-    def pair(i: int, j: int) -> tuple[float | None, float | None, float | None]:
-        low, high = interval(values[:, i] - values[:, j])
-        return number(point[i] - point[j]), number(low), number(high)
 
-    return [[pair(i, j) for j in range(len(predictions))] for i in range(len(predictions))]
+def length_bin(lengths: np.ndarray) -> np.ndarray:
+    """Return the bin of each length among `LENGTH_BINS` of about equal counts, int64 [n] from 0."""
+    return np.digitize(lengths, np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1]))
+
+
+def ranking(label: np.ndarray, score: np.ndarray, predictions: Sequence[np.ndarray], strata: np.ndarray) -> Statistic:
+    """Return AUROC and Spearman of each model as a statistic: weights `[draws, n]` in, `[draws, models, 2]` out.
+
+    Each is taken inside every stratum, then averaged by the weight of the strata in which it is defined. Ties count half. With
+    one stratum it is NaN where a class has no weight (AUROC) or a side is constant (Spearman).
+    """
+    by = np.argsort(strata, kind="stable")
+    codes = np.unique(strata[by], return_inverse=True)[1]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    up, rank_score = label[by].astype(bool)[:, None], _ranker(score[by], codes)
+    rankers = [_ranker(prediction[by], codes) for prediction in predictions]
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts, axis=0)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        columns = np.take(weights.T, by, axis=0)  # rows of draws, so that a gather copies whole runs of memory
+        total, positive = summed(columns), summed(columns * up)
+        middle = ((total + 1) / 2)[codes]
+        ours = rank_score(columns) - middle
+        weighted, spread = columns * ours, summed(columns * ours * ours)
+        found = []
+        for ranker in rankers:
+            ranks = ranker(columns)
+            centred = ranks - middle
+            pairs = summed(columns * up * ranks) - positive * (positive + 1) / 2
+            area = _divide(pairs, positive * (total - positive))
+            rho = _divide(summed(weighted * centred), np.sqrt(spread * summed(columns * centred * centred)))
+            found.append(np.stack([_average(values, total) for values in (area, rho)], 1))
+        return np.stack(found, 1)
+
+    return statistic
+
+
+def _ranker(values: np.ndarray, codes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function of weights `[n, d]` that gives each row its average rank in its stratum `[n, d]`, counted from 1."""
+    order = np.lexsort((values, codes))
+    value, code = values[order], codes[order]
+    fresh = np.r_[True, (value[1:] != value[:-1]) | (code[1:] != code[:-1])]
+    run, starts = np.cumsum(fresh) - 1, np.flatnonzero(fresh)
+    ends = np.append(starts[1:], len(order))
+    back = np.argsort(order)
+    base, first, after = (index[back] for index in (np.searchsorted(code, code), starts[run], ends[run]))
+
+    def ranks(weights: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(weights) + 1, weights.shape[1]))
+        np.cumsum(np.take(weights, order, axis=0), axis=0, out=total[1:])
+        found = (np.take(total, first, axis=0) + np.take(total, after, axis=0) + 1) / 2
+        return found - np.take(total, base, axis=0) if base.any() else found
+
+    return ranks
+
+
+def auroc(label: np.ndarray, prediction: np.ndarray) -> Statistic:
+    """Return the area under the ROC curve as a statistic `[draws]`; NaN where a class has no weight."""
+    both = ranking(label, label, [prediction], np.zeros(len(label), np.int64))
+    return lambda weights: both(weights)[:, 0, 0]
+
+
+def spearman(left: np.ndarray, right: np.ndarray) -> Statistic:
+    """Return Spearman's rank correlation as a statistic `[draws]`; NaN where either side is constant."""
+    both = ranking(np.zeros(len(left)), left, [right], np.zeros(len(left), np.int64))
+    return lambda weights: both(weights)[:, 0, 1]
+
+
+def accuracy(label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Return which rows are put right when as many are called positive as are: float64 [n], 0 or 1."""
+    called = np.zeros(len(label), bool)
+    called[np.argsort(-prediction, kind="stable")[: int(label.sum())]] = True
+    return (called == label.astype(bool)).astype(float)
+
+
+def _gaps(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Return prediction minus target in the column of the row's bin, of bins of equal mass: float64 [n, BINS]."""
+    place = np.argsort(np.argsort(prediction, kind="stable"), kind="stable")
+    bins = np.eye(BINS)[np.minimum(place * BINS // len(prediction), BINS - 1)]
+    return bins * (prediction.astype(float) - target)[:, None]
 
 
 def number(value: Any) -> float | None:
@@ -79,89 +151,10 @@ def number(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def stack(measures: list[Statistic]) -> Statistic:
-    """Return one statistic of the given ones side by side."""
-    return lambda weights: np.stack([measure(weights) for measure in measures], axis=-1)
-
-
-def auroc(label: np.ndarray, prediction: np.ndarray) -> Statistic:
-    """Return the area under the ROC curve as a statistic; ties count half. NaN where a class has no weight."""
-    ranks, positive = _ranker(prediction), label.astype(bool)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        up, total = weights[:, positive].sum(1), weights.sum(1)
-        down = total - up
-        summed = (ranks(weights)[:, positive] * weights[:, positive]).sum(1)
-        return _divide(summed - up * (up + 1) / 2, up * down)
-
-    return statistic
-
-
-def spearman(left: np.ndarray, right: np.ndarray) -> Statistic:
-    """Return Spearman's rank correlation as a statistic; NaN where either side is constant."""
-    ranks = _ranker(left), _ranker(right)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        total = weights.sum(1, keepdims=True)
-        centred = [rank(weights) - (total + 1) / 2 for rank in ranks]
-        cross, *squares = ((weights * a * b).sum(1) for a, b in (centred, centred[:1] * 2, centred[1:] * 2))
-        return _divide(cross, np.sqrt(squares[0] * squares[1]))
-
-    return statistic
-
-
-def _ranker(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function of weights `[d, n]` that gives each row its average rank `[d, n]`, counted from 1."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    last = np.searchsorted(ordered, ordered, side="right") - 1
-    first = np.searchsorted(ordered, ordered, side="left")
-    back = np.argsort(order)
-
-    def ranks(weights: np.ndarray) -> np.ndarray:
-        total = np.cumsum(weights[:, order], axis=1)
-        below = np.where(first > 0, total[:, first - 1], 0.0)
-        return ((below + total[:, last] + 1) / 2)[:, back]
-
-    return ranks
-
-
-def accuracy(label: np.ndarray, prediction: np.ndarray) -> Statistic:
-    """Return the share of rows put right when as many are called positive as are."""
-    called = np.zeros(len(label), bool)
-    called[np.argsort(-prediction, kind="stable")[: int(label.sum())]] = True
-    return _mean((called == label.astype(bool)).astype(float))
-
-
-def brier(target: np.ndarray, prediction: np.ndarray) -> Statistic:
-    """Return the mean squared error of predictions in [0, 1]."""
-    return _mean((prediction.astype(float) - target) ** 2)
-
-
-def calibration_error(target: np.ndarray, prediction: np.ndarray) -> Statistic:
-    """Return the mean over bins of equal mass of |mean prediction - mean target|, weighted by rows."""
-    place = np.argsort(np.argsort(prediction, kind="stable"), kind="stable")
-    bins = np.eye(BINS)[np.minimum(place * BINS // len(prediction), BINS - 1)]
-    gaps = bins * (prediction.astype(float) - target)[:, None]
-    return lambda weights: np.abs(weights @ gaps).sum(1) / weights.sum(1)
-
-
-def within(strata: np.ndarray, make: Callable[[np.ndarray], Statistic]) -> Statistic:
-    """Return the mean, weighted by rows, of a statistic inside each stratum; strata where it is NaN are left out."""
-    parts = [np.flatnonzero(strata == name) for name in np.unique(strata)]
-    made = [(rows, make(rows)) for rows in parts if len(rows) > 1]
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        values = np.stack([part(weights[:, rows]) for rows, part in made] or [np.full(len(weights), np.nan)])
-        mass = np.stack([weights[:, rows].sum(1) for rows, _ in made] or [np.zeros(len(weights))])
-        mass = np.where(np.isnan(values), 0.0, mass)
-        return _divide((mass * np.nan_to_num(values)).sum(0), mass.sum(0))
-
-    return statistic
-
-
-def _mean(values: np.ndarray) -> Statistic:
-    return lambda weights: weights @ values / weights.sum(1)
+def _average(values: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Return the mean over strata `[s, d]`, weighted by their mass; strata without a value are left out."""
+    mass = np.where(np.isnan(values), 0.0, mass)
+    return _divide((mass * np.nan_to_num(values)).sum(0), mass.sum(0))
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -26,11 +26,12 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from playpen.chat import count_labels
 from playpen.config import PlaypenError
 from playpen.losses import TokenLists, backward_labels, pad, row_losses
 from playpen.machine import Machine
-from playpen.pooled_classifier import one_thread
 from playpen.tables import unfinished
+from playpen.threads import one_thread
 
 if TYPE_CHECKING:
     from playpen.stages.finetune import Config
@@ -76,6 +77,20 @@ class Task:
         return Retrainer(self)
 
 
+def spent(task: Task, jobs: Sequence[Job]) -> dict[str, dict[str, int]]:
+    """Return `tokens` and `labels` of all trainings together, without padding: those `trained` on, once an epoch, and those `measured`."""
+    sides: dict[str, Any] = {
+        "tokens": (task.rows.ids, task.targets.ids, len),
+        "labels": (task.rows.labels, task.targets.labels, count_labels),
+    }
+    found = {}
+    for name, (rows, targets, count) in sides.items():
+        sizes = np.array([count(row) for row in rows], np.int64)
+        trained = task.settings.epochs * sum(int(sizes[job.rows].sum()) for job in jobs)
+        found[name] = {"trained": round(trained), "measured": sum(map(count, targets)) * len(jobs)}
+    return found
+
+
 class Retrainer:
     """A model that is trained on some rows, measured on the targets and set back, as often as it is called."""
 
@@ -88,7 +103,7 @@ class Retrainer:
         self.task, self.model = task, get_peft_model(model, lora) if lora else model
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.start = None if lora else [weight.detach().clone() for weight in self.weights]
-        self.num_labels = [int((np.asarray(labels)[1:] >= 0).sum()) for labels in task.rows.labels]
+        self.num_labels = [count_labels(labels) for labels in task.rows.labels]
 
     def __call__(self, rows: np.ndarray, seed: int) -> np.ndarray:
         """Train on rows of these numbers and return the targets' losses, float32 [targets] in nats a label; the same call gives the same bytes."""

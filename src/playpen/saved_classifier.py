@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from playpen.classifiers import CLASSIFIERS, Arrays
+from playpen.classifiers import CLASSIFIERS
 from playpen.config import PlaypenError, make_config
+from playpen.feature_matrix import Arrays
 from playpen.feature_table import from_table
 from playpen.tables import write_json
 
@@ -19,7 +20,7 @@ class SavedClassifier:
     """A classifier that predicts from a features table."""
 
     info: dict[str, Any]
-    """What `classifier.json` holds: model, k, settings, label, `fingerprint` (the fingerprint.json it was trained on)..."""
+    """What `classifier.json` holds: model, uses, k, settings, label, `fingerprint` (the fingerprint.json it was trained on)..."""
     config: Any
     arrays: Arrays
 
@@ -27,7 +28,7 @@ class SavedClassifier:
         """Return a prediction for each row of a features table: float32 [n] in [0, 1], higher = more helpful."""
         made = self.info["fingerprint"]
         features = from_table(features_table, made["num_features"], self.info["k"] or made["k"])
-        return self.config.predict(self.arrays, features)
+        return self.config.predict(self.arrays, features if self.info["model"] == "statistics" else features.without_columns())
 
 
 def save_classifier(where: Path, info: dict[str, Any], arrays: Arrays) -> None:

@@ -10,13 +10,14 @@ from playpen.config import PlaypenError, config
 
 ENOUGH = 0.95
 """Share of a budget in tokens that a rule which passes rows over must be able to fill."""
+ONE_OF = "give either k (rows), tokens or labels (answer tokens)"
 LENGTH_BINS = 8
 """Equal-count bins of length, and of the answer's length, within which `matched_random` draws."""
 
 
 @config
 class Budget:
-    """How much to keep: exactly one of rows, tokens and answer tokens."""
+    """How much to keep: one of rows, tokens and answer tokens; none where a plan of `preregister` gives it."""
 
     k: PositiveInt | None = None
     """Rows to keep."""
@@ -27,9 +28,14 @@ class Budget:
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Budget":
-        if sum(given is not None for given in (self.k, self.tokens, self.labels)) != 1:
-            raise ValueError("give either k (rows), tokens or labels (answer tokens)")
+        if sum(given is not None for given in (self.k, self.tokens, self.labels)) > 1:
+            raise ValueError(ONE_OF)
         return self
+
+    @property
+    def limited(self) -> bool:
+        """Whether a budget is given."""
+        return (self.k, self.tokens, self.labels) != (None, None, None)
 
     @property
     def limit(self) -> int:

@@ -60,12 +60,7 @@ class MatchedRandom:
         """Return 1 plus a random number for the rows drawn, else a random number below 1."""
         model = read_table(self.like, "selection", ["row_id", "kept"])
         rows = join(rows, model.rename(columns={"kept": "matched"}), f"matched_random: rows and the selection {self.like}")
-        bins = [length_bin(rows[column]).astype(str) for column in ("num_tokens", "num_labels")]
-        stratum = rows["source"].astype(str) + "/" + bins[0] + "/" + bins[1]
-        wanted = rows["matched"].groupby(stratum).transform("sum")
-        order = pd.Series(rng.random(len(rows)))
-        place = order.groupby(stratum).rank(method="first")
-        return order + (place <= wanted)
+        return draw_alike(rows, rows["matched"], rng)
 
     def cut(self, rows: pd.DataFrame) -> np.ndarray:
         """Keep what was drawn."""
@@ -78,6 +73,15 @@ class MatchedRandom:
             if row["kept"]
             else "not drawn"
         )
+
+
+def draw_alike(rows: pd.DataFrame, kept: pd.Series, rng: np.random.Generator) -> pd.Series:
+    """Draw as many rows of each source, length bin and bin of answer length as `kept` (bool) has: 1 plus a random number for them, else below 1."""
+    bins = [length_bin(rows[column]).astype(str) for column in ("num_tokens", "num_labels")]
+    stratum = rows["source"].astype(str) + "/" + bins[0] + "/" + bins[1]
+    wanted = kept.groupby(stratum).transform("sum")
+    order = pd.Series(rng.random(len(rows)), index=rows.index)
+    return order + (order.groupby(stratum).rank(method="first") <= wanted)
 
 
 @config

@@ -68,6 +68,11 @@ def table_files(artifact: Path, name: str) -> list[Path]:
     )
 
 
+def has_table(artifact: Path | str, name: str) -> bool:
+    """Say whether an artifact holds a table of this name."""
+    return (Path(artifact) / f"{name}.parquet").exists() or any((Path(artifact) / name).glob("shard-*.parquet"))
+
+
 def read_table(artifact: Path | str, name: str, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a table whole. Truth is refused here: `read_truth` is for the stages that may know it."""
     tables = [_read_file(file, columns) for file in table_files(Path(artifact), name)]

@@ -55,14 +55,18 @@ def _by_name(table: pd.DataFrame, key: Any) -> dict[str, Any]:
 
 def page(tables: Tables, reference: str | None, rows: int) -> str:
     """Return the findings in Markdown, the strongest statement first."""
-    sections = [_lds_section(str(form), part, reference) for form, part in _forms(tables)]
-    sections += [_tails_section(tables["tails"])] if "tails" in tables else []
-    sections += [_recall_section(tables["recall"], rows)] if "recall" in tables else []
     answers = [_lds_answer(str(form), part) for form, part in _forms(tables)]
     answers += [_tails_answer(tables["tails"])] if "tails" in tables else []
     question = "Do these scores predict which training rows lower the target loss?"
     answer = " ".join(answers) or "Judged by the planted truth alone; no training was looked at."
-    return render_markdown(Page("Validation", question, answer, "", "", (), tuple(sections), "validate"))
+    return render_markdown(Page("Validation", question, answer, "", "", (), tuple(sections(tables, reference, rows)), "validate"))
+
+
+def sections(tables: Tables, reference: str | None, rows: int) -> list[Section]:
+    """Return a part for each table that is there: LDS by form, tail removal, planted truth."""
+    found = [_lds_section(str(form), part, reference) for form, part in _forms(tables)]
+    found += [_tails_section(tables["tails"])] if "tails" in tables else []
+    return found + ([_recall_section(tables["recall"], rows)] if "recall" in tables else [])
 
 
 def _forms(tables: Tables) -> list[tuple[Any, pd.DataFrame]]:
@@ -104,7 +108,7 @@ def _lds_section(form: str, rows: pd.DataFrame, reference: str | None) -> Sectio
         (Cell(row["scores"]), *(cell for name in shown for cell in _with_interval(row, name, name == "minus_length")))
         for row in ordered
     )
-    return Section(TITLES[form], "", (Table("lds", tuple(heads), lines, _lds_note(rows, reference)),))
+    return Section(TITLES[form], "", (Table(NAMES[form], tuple(heads), lines, _lds_note(rows, reference)),))
 
 
 def _with_interval(row: Mapping[Any, Any], name: str, sign: bool) -> tuple[Cell, Cell]:
@@ -163,7 +167,7 @@ def _recall_section(rows: pd.DataFrame, total: int) -> Section:
     for name, measures, note in (
         ("helpful", ("auprc", "recall"), "Helpful rows, 95% interval in brackets. {count} of {total} rows are helpful."),
         ("faults", ("auroc",), "Chance that a clean row scores above one with the fault; 0.5 is blind."),
-        ("faults among needed skills", ("auroc_needed",), "The same among rows of the skills that the targets ask for."),
+        ("faults-needed", ("auroc_needed",), "The same among rows of the skills that the targets ask for."),
     ):
         part = rows[rows["measure"].isin(measures)]
         if len(part):

@@ -155,6 +155,8 @@ def test_diagnostics_summary_and_metrics_tell_what_was_done(home, tmp_path):
     assert told["spearman"]["length"] == pytest.approx(table["score"].corr(pool["num_tokens"], "spearman"))
     metrics = read_metrics(tmp_path / "out")
     assert metrics["tokens"]["pool"] == pool["num_tokens"].sum()
+    query = read_table(home / "data", "query")
+    assert metrics["labels"] == {"pool": pool["num_labels"].sum(), "query": query["num_labels"].sum()}
     assert metrics["settings"] | {"loss_reduction": "mean", "score": "nearest", "projection_dim": None} == metrics["settings"]
 
 

@@ -187,13 +187,14 @@ def ekfac_by_hand(model, rows, damping, power=1.0):
             inputs[name], outputs[name] = inputs[name] + a.T @ a, outputs[name] + s.T @ s
             whole[name].append(s.T @ a)
     model.zero_grad()
+    bases = {name: (torch.linalg.eigh(inputs[name])[1], torch.linalg.eigh(outputs[name])[1]) for name in whole}
+    values = {name: torch.stack([(qs.T @ part @ qa) ** 2 for part in whole[name]]).mean(0) for name, (qa, qs) in bases.items()}
 
     def inverse(gradients):
         found = {}
         for name, g in gradients.items():
-            qa, qs = torch.linalg.eigh(inputs[name])[1], torch.linalg.eigh(outputs[name])[1]
-            values = torch.stack([(qs.T @ part @ qa) ** 2 for part in whole[name]]).mean(0)
-            found[name] = qs @ ((qs.T @ g.double() @ qa) / (values + damping * values.mean()) ** power) @ qa.T
+            (qa, qs), v = bases[name], values[name]
+            found[name] = qs @ ((qs.T @ g.double() @ qa) / (v + damping * v.mean()) ** power) @ qa.T
         return found
 
     return inverse

@@ -17,6 +17,9 @@ from playpen.stages.classify import Config, Rank, Top, run, top_label
 from playpen.tables import read_metrics, read_table, write_json, write_table
 
 ROWS = 400
+CONTROLS = ["length", "source", "source_length", "source_length trees"]
+MODELS = ["statistics", "l1", "l2", "trees", "mean_pooling", "attention_pooling"]
+NAMES = [*CONTROLS, *MODELS, "l2 + source_length", "l2 beyond source_length", "shuffled"]
 
 
 def write_features(path: Path, features: Features) -> Path:
@@ -59,7 +62,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def make(inputs: dict[str, str], out: Path, **changes: object) -> Path:
     given = {"features": (inputs["features"],), "scores": inputs["scores"], "data": inputs["data"], "ks": (WIDTH,), **QUICK}
     out.mkdir()
-    run(make_config(Config, {**given, "folds": 3, "bootstrap": 100, **changes}, "test"), out, Machine(device="cpu"))
+    few = {"folds": 3, "bootstrap": 100, "shuffles": 2}
+    run(make_config(Config, {**given, **few, **changes}, "test"), out, Machine(device="cpu"))
     return out
 
 
@@ -70,10 +74,10 @@ def made(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_the_report_finds_the_planted_signal_and_none_in_statistics_or_length(made: Path) -> None:
     report = read_table(made, "report").set_index("name")
-    assert list(report.index) == ["length", "statistics", "l1", "mean_pooling", "attention_pooling"]
-    assert (report.loc[["l1", "mean_pooling"], "auroc"] > 0.9).all()
+    assert list(report.index) == NAMES
+    assert (report.loc[["l1", "l2", "trees", "mean_pooling"], "auroc"] > 0.9).all()
     assert (report.loc[["l1", "mean_pooling"], "auroc_minus_statistics_low"] > 0).all()
-    for name in ("statistics", "length"):
+    for name in ("statistics", "length", "source", "source_length", "source_length trees"):
         assert report.loc[name, "auroc_low"] < 0.55
     assert (report["auroc_low"] <= report["auroc"]).all()
     assert (report["auroc"] <= report["auroc_high"]).all()
@@ -84,7 +88,7 @@ def test_every_row_is_predicted_once_by_each_model(made: Path) -> None:
     held = read_table(made, "heldout")
     assert held.columns.tolist() == ["row_id", "model", "label", "score", "prediction"]
     assert (held.groupby("model")["row_id"].nunique() == ROWS).all()
-    assert len(held) == 5 * ROWS
+    assert held["model"].unique().tolist() == NAMES[:-1]
     assert (held.groupby("model")["label"].sum() == ROWS // 4).all()
 
 
@@ -100,7 +104,7 @@ def test_the_best_classifier_is_saved_with_what_predict_needs(made: Path, inputs
 def test_the_same_config_gives_the_same_bytes(made: Path, inputs: dict[str, str], tmp_path: Path) -> None:
     again = make(inputs, tmp_path / "again")
     files = sorted(file.relative_to(made) for file in made.rglob("*") if file.is_file())
-    assert len(files) == 5
+    assert len(files) == 6
     assert [f for f in files if (made / f).read_bytes() != (again / f).read_bytes()] == []
 
 
@@ -108,7 +112,7 @@ def test_ks_and_features_are_ablated_in_one_report(inputs: dict[str, str], tmp_p
     both = (inputs["noise"], inputs["features"])
     out = make(inputs, tmp_path / "out", features=both, ks=(2, WIDTH), models=("l1", "mean_pooling"))
     report = read_table(out, "report").set_index("name")
-    assert list(report.index[1:4]) == ["l1 noise", "mean_pooling k2 noise", f"mean_pooling k{WIDTH} noise"]
+    assert list(report.index[4:7]) == ["l1 noise", "mean_pooling k2 noise", f"mean_pooling k{WIDTH} noise"]
     assert report.loc[f"mean_pooling k{WIDTH} features", "auroc"] > report.loc["mean_pooling k2 features", "auroc"]
     assert report.loc["l1 noise", "auroc"] < 0.65
     assert report["auroc_minus_statistics"].isna().all()

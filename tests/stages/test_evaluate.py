@@ -136,6 +136,22 @@ def test_the_numbers_are_means_of_the_rows(measured):
     assert numbers["base"]["loss_tiny"] == pytest.approx(numbers["base"]["loss"])
 
 
+def test_every_token_that_a_model_read_is_counted(home, measured):
+    test, tokenizer, found = read_table(home / "data", "test"), load_tokenizer(home / "base"), read_metrics(measured)
+    words = [chat.without_end_of_turn(row.tolist(), tokenizer) for row in test["labels"]]
+    labels = sum(map(chat.count_labels, words)) + int(test["num_labels"].sum())
+    tokens = 2 * int(test["num_tokens"].sum())
+    for item in (item for task, choices in (("fill", 2), ("where", 4)) for item in make_items(task, choices)):
+        for choice in item["choices"]:
+            turns = [{"role": "user", "content": item["prompt"]}, {"role": "assistant", "content": choice}]
+            example = chat.encode(turns, tokenizer)
+            start = next(i for i, label in enumerate(example.labels) if label != chat.IGNORE)
+            stop = example.input_ids.index(tokenizer.convert_tokens_to_ids("<end_of_turn>"), start)
+            tokens, labels = tokens + stop, labels + stop - start
+    assert found["tokens"] == {"base": tokens, "tuned": tokens}
+    assert found["labels"] == {"base": labels, "tuned": labels}
+
+
 def test_every_model_answers_the_same_items_in_the_same_order(measured):
     items = read_table(measured, "items")
     base, tuned = (items.query("model == @name").reset_index() for name in ("base", "tuned"))

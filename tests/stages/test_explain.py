@@ -74,7 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = {"scores": str(path / "scores"), "data": str(path / "data")}
     for name, features in [("l1", "features"), ("mean_pooling", "features"), ("statistics", "features"), ("l1_both", "both")]:
         kind = name.removesuffix("_both")
-        fields = {"features": (str(path / features),), "models": (kind,), kind: FAST[kind]}
+        fields = {"features": (str(path / features),), "models": (kind,), kind: FAST[kind], "save": kind, "shuffles": 0}
         run_stage(path / name, classify, **inputs, **fast, **fields)
     run_stage(path / "predictions", predict, classifier=str(path / "l1"), **shared)
     chosen = {"data": str(path / "data"), "splits": ("large_pool",), "scores": str(path / "predictions")}

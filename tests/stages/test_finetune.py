@@ -122,25 +122,26 @@ def test_init_goes_on_from_an_adapter_and_leaves_the_base_alone(home: Path, tmp_
 
 
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(home: Path, tmp_path: Path) -> None:
+    settings = {"model": str(home / "base"), "data": str(home / "data"), "batch": 4, "epochs": 8, "lr": 1e-2, "rank": 4}
     driver = (
         "import sys; from pathlib import Path; from playpen.machine import Machine; from playpen.stages import finetune as f\n"
-        "out = Path(sys.argv[1]); out.mkdir(exist_ok=True)\n"
-        f"c = f.Config(model={str(home / 'base')!r}, data={str(home / 'data')!r}, batch=4, epochs=int(sys.argv[2]), lr=1e-2, rank=4)\n"
-        "f.run(c, out, Machine(device='cpu', train_rows=4, checkpoint_seconds=0))"
+        "out = Path(sys.argv[1]); out.mkdir()\n"
+        f"f.run(f.Config(**{settings!r}), out, Machine(device='cpu', train_rows=4, checkpoint_seconds=0))"
     )
-    part = tmp_path / "part"
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([sys.executable, "-c", driver, str(part), "30"], env=env, stderr=subprocess.DEVNULL)
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.Popen([sys.executable, "-c", driver, str(part)], env=env, stderr=subprocess.DEVNULL)
     while killed.poll() is None and len(list(part.glob("checkpoints/checkpoint-*/trainer_state.json"))) == 0:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (part / "adapter").exists(), "the run ended before it could be killed"
-    for out in (part, tmp_path / "whole"):
-        subprocess.run([sys.executable, "-c", driver, str(out), "30"], env=env, check=True, stderr=subprocess.DEVNULL)
-    one, two = weights(part), weights(tmp_path / "whole")
+    whole.mkdir()
+    for out in (part, whole):
+        finetune.run(Config(**settings), out, Machine(device="cpu", train_rows=4))
+    one, two = weights(part), weights(whole)
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert read_table(part, "history")["loss"].tolist() == read_table(tmp_path / "whole", "history")["loss"].tolist()
+    assert read_table(part, "history")["loss"].tolist() == read_table(whole, "history")["loss"].tolist()
 
 
 @pytest.mark.parametrize("mistake", ["selection", "adapter", "modules", "base", "rank"])

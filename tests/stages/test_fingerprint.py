@@ -113,6 +113,31 @@ def test_a_row_without_pooled_tokens_is_empty_not_an_error(home):
     assert fingerprint_rows(fingerprinter, table.slice(0, 0)).schema == fingerprints.SCHEMA
 
 
+@pytest.mark.parametrize("tokens", ["answer", "prompt", "all", "both"])
+def test_hidden_states_are_the_mean_of_what_the_sae_reads_over_the_same_tokens(home, tokens):
+    table = pa.Table.from_pandas(read_table(home / "data", "pool", fingerprints.COLUMNS))
+    fingerprinter = open_fingerprinter(home / "sae", home / "base", tokens, 8, cpu(300))
+    made = fingerprint_rows(fingerprinter, table, hidden=True)
+    plain = fingerprint_rows(fingerprinter, table)
+    assert made.drop_columns("vector").equals(plain)
+    model = load_base(home / "base", cpu())
+    for row, vector in zip(table.to_pylist(), made["vector"].to_pylist(), strict=True):
+        ids, answer = np.array(row["input_ids"]), np.array(row["labels"]) != IGNORE
+        with torch.no_grad():
+            states = model(input_ids=torch.from_numpy(ids)[None].long(), output_hidden_states=True).hidden_states[1][0].numpy()
+        pools = {"answer": [answer], "prompt": [~answer], "all": [answer | True], "both": [~answer, answer]}[tokens]
+        expected = np.concatenate([states[pool & (ids != BOS)].mean(0) for pool in pools])
+        np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_without_pooled_tokens_has_a_hidden_state_of_zeros(home):
+    table = pa.Table.from_pandas(read_table(home / "data", "pool", fingerprints.COLUMNS)).slice(0, 1)
+    none = pa.array([[IGNORE] * len(row) for row in table["labels"].to_pylist()], pa.list_(pa.int32()))
+    fingerprinter = open_fingerprinter(home / "sae", home / "base", "answer", 8, cpu())
+    found = fingerprint_rows(fingerprinter, table.set_column(2, "labels", none), hidden=True)
+    assert found["vector"].to_pylist() == [[0.0] * 32]
+
+
 def run(home, out, **changes):
     out.mkdir(exist_ok=True)
     names = {"sae": "sae", "model": "base", "data": "data"}
@@ -126,14 +151,26 @@ def test_the_stage_writes_whole_shards_and_skips_those_it_finds(home, tmp_path, 
     whole = read_table(tmp_path / "whole", "features")
     assert [p.name for p in sorted((tmp_path / "whole/features").iterdir())] == [f"shard-0000{i}.parquet" for i in range(3)]
     kept, lost = (tmp_path / "whole/features" / f"shard-0000{i}.parquet" for i in (0, 1))
-    before, stamp = lost.read_bytes(), kept.stat().st_mtime_ns
-    lost.unlink()
+    beside = tmp_path / "whole/hidden" / lost.name
+    before, stamp = (lost.read_bytes(), beside.read_bytes()), kept.stat().st_mtime_ns
+    lost.unlink()  # as in a run killed between the two tables: the hidden states are written first
     (tmp_path / "whole/metrics.json").unlink()
     run(home, tmp_path / "whole")
-    assert lost.read_bytes() == before
+    assert (lost.read_bytes(), beside.read_bytes()) == before
     assert kept.stat().st_mtime_ns == stamp
     assert list(whole["row_id"]) == list(read_table(home / "data", "pool")["row_id"])
     assert read_metrics(tmp_path / "whole")["rows"] == 12
+
+
+def test_hidden_states_are_a_table_beside_the_features_that_can_be_left_out(home, tmp_path):
+    run(home, tmp_path / "with")
+    run(home, tmp_path / "without", hidden=False)
+    hidden, features = (read_table(tmp_path / "with", name) for name in ("hidden", "features"))
+    assert hidden["row_id"].tolist() == features["row_id"].tolist()
+    assert {len(vector) for vector in hidden["vector"]} == {32}
+    assert not (tmp_path / "without/hidden").exists()
+    names = (tmp_path / "with/features/shard-00000.parquet", tmp_path / "without/features/shard-00000.parquet")
+    assert names[0].read_bytes() == names[1].read_bytes()
 
 
 def test_fingerprint_json_says_what_predict_must_repeat(home, tmp_path):

@@ -91,6 +91,7 @@ def test_nothing_but_scores_is_stored_and_the_rows_are_counted(home: Path, made:
     found = read_metrics(made)
     assert (found["rows"], found["predicted_rows"], found["in_sample_rows"]) == (LARGE, LARGE, 0)
     assert found["tokens"] == read_table(home / "data", "large_pool")["num_tokens"].sum()
+    assert 0 < found["pooled_tokens"] < found["tokens"]
 
 
 def test_a_killed_run_goes_on_with_the_shards_that_lack(home: Path, made: Path, tmp_path: Path) -> None:

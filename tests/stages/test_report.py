@@ -268,6 +268,52 @@ def test_sections_without_input_are_left_out(full: Path, fields: dict[str, Any],
     assert titles.findall((full / "index.html").read_text()) == always[:2] + more + always[2:]
 
 
+def with_verdict(classifier: str, root: Path, low: float) -> str:
+    """Seal the classifier again as classify makes it now: with what each row uses, differences, a verdict and shuffled runs."""
+    old = Path(classifier)
+    metrics = json.loads((old / "metrics.json").read_text())
+    names = ("mean_pooling", "source_length")
+    uses = dict(zip(names, ("features", "metadata"), strict=True))
+    models = {
+        name: {"uses": uses[name], "auroc": a, "auroc_low": a - 0.03, "auroc_high": a + 0.03}
+        for name, a in zip(names, (0.8, 0.85), strict=True)
+    }
+    models["shuffled"] = {"uses": "features", "auroc": 0.51, "auroc_low": 0.4, "auroc_high": 0.62, "spearman": None}
+    gap = {"value": low + 0.02, "low": low, "high": low + 0.04}
+    rows = [
+        {"model": "mean_pooling", "against": "source_length", "measure": m, **gap} for m in ("auroc", "spearman_within_source")
+    ]
+    verdict = {"against": "source_length", "sentence": "The features cannot be told apart from source and length: so and so."}
+    shuffled = {"auroc": 0.51, "auroc_low": 0.4, "auroc_high": 0.62, "holds_half": True}
+
+    def fill(out: Path) -> None:
+        write_table(out / "heldout.parquet", pd.read_parquet(old / "heldout.parquet"))
+        write_table(out / "differences.parquet", pd.DataFrame(rows))
+        found = {"models": models, "saved": "mean_pooling", "label": "top", "verdict": verdict, "together": None}
+        write_json(out / "metrics.json", {**metrics, **found, "shuffled": shuffled})
+
+    return str(seal(root / "verdict", "classify", fill))
+
+
+def test_the_part_on_predictors_says_first_whether_features_beat_source_and_length(
+    fields: dict[str, Any], tmp_path: Path
+) -> None:
+    out = run({**plain(fields), "classifier": with_verdict(fields["classifier"], tmp_path, -0.07)}, tmp_path / "report")
+    text = (out / "report.md").read_text()
+    part = text[text.index("## Predicting attribution") :]
+    assert part.split("\n\n")[1].startswith(
+        "The features cannot be told apart from source and length: so and so. On shuffled labels"
+    )
+    table = [line.split(" | ") for line in part.splitlines() if line.startswith("| ")]
+    assert table[0][1:3] == ["uses", "AUROC"]
+    assert table[0][-2] == "AUROC minus source_length"
+    assert [row[0].strip("| ") for row in table[2:5]] == ["source_length", "mean_pooling", "shuffled"]
+    assert table[3][-2] == "\u22120.050 (\u22120.070 to \u22120.030)"
+    assert table[2][-2] == "\u2013"
+    assert '<td class="num bad" data-sort="-0.05' in (out / "index.html").read_text()
+    assert json.loads((out / "metrics.json").read_text())["classifier"]["verdict"]["against"] == "source_length"
+
+
 def test_the_same_input_gives_the_same_bytes(full: Path, fields: dict[str, Any], tmp_path: Path) -> None:
     again = run(fields, tmp_path / "report")
     files = [file.relative_to(full) for file in full.rglob("*") if file.is_file()]

@@ -53,6 +53,19 @@ def select(home: Path, path: Path, kept: set[str]) -> str:
     return str(tiny.write_artifact(path, "select", lambda out: write_table(out / "selection.parquet", table)))
 
 
+def test_what_all_trainings_read_and_foretold_is_counted(home: Path, tmp_path: Path) -> None:
+    from playpen.chat import without_end_of_turn
+
+    made = make(home, tmp_path / "bank", form=KeepHalf(subsets=3), seeds=1)
+    pool, test = read_table(home / "data", "pool"), read_table(home / "data", "test")
+    chosen = read_table(made, "subsets").merge(pool, on="row_id")
+    tokenizer = load_tokenizer(home / "base")
+    words = sum(sum(label != -100 for label in without_end_of_turn(row, tokenizer)[1:]) for row in test["labels"])
+    found = read_metrics(made)
+    assert found["tokens"] == {"trained": 2 * chosen["num_tokens"].sum(), "measured": 3 * test["num_tokens"].sum()}
+    assert found["labels"] == {"trained": 2 * chosen["num_labels"].sum(), "measured": 3 * words}
+
+
 def target_losses(home: Path, model: Path) -> np.ndarray:
     from playpen.chat import without_end_of_turn
 
@@ -120,6 +133,7 @@ def test_the_bank_depends_neither_on_a_kill_nor_on_the_workers(
     monkeypatch.setattr(retraining, "_train", real)
     retrain.run(config(home, **fields), part, Machine(device="cpu", workers=2))
     assert read_metrics(part)["trainings_made"] == 4
+    assert read_metrics(part)["tokens"] == read_metrics(whole)["tokens"]
     for table in ("subsets", "designs", "losses"):
         assert (part / f"{table}.parquet").read_bytes() == (whole / f"{table}.parquet").read_bytes()
     assert not (part / "work").exists()

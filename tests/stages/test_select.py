@@ -139,4 +139,4 @@ def test_what_cannot_be_chosen_is_one_line(home: Path, tmp_path: Path, method: o
 @pytest.mark.parametrize("budget", [{}, {"k": 3, "tokens": 3}, {"tokens": 3, "labels": 3}])
 def test_a_budget_is_in_rows_or_in_one_kind_of_tokens_never_both(budget: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="either k"):
-        TopK(**budget)
+        Config(data="data", method=TopK(**budget))

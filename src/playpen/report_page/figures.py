@@ -243,3 +243,24 @@ def shares_figure(draw: Draw, name: str, table: pd.DataFrame, subject: str, what
         f"Bars are all rows offered, blue dots what {subject} kept. It took more of {most} and less of {least} than chance would."
     )
     return draw(name, paint, alt, caption, 1.0 + 0.32 * len(top))
+
+
+def lds_figure(draw: Draw, rows: pd.DataFrame, strong: str, reference: str) -> Figure:
+    """Draw the pooled LDS of each scorer with its interval, the highest on top; 0 is chance."""
+    order = rows.sort_values("pooled", ascending=False, kind="stable").set_index("scores")
+
+    def paint(axes: Any) -> None:
+        axes.axvline(0, color=INK, lw=0.9)
+        for place, (name, row) in enumerate(order.iterrows()):
+            color = ACCENT if name == strong else WARM if name == reference else MUTED
+            axes.plot([row["pooled_low"], row["pooled_high"]], [place, place], color=color, lw=2, solid_capstyle="round")
+            axes.plot(row["pooled"], place, "o", color=color, ms=5.5)
+        _rows(axes, [str(name) for name in order.index], strong)
+        axes.set_xlabel("LDS, pooled (0 is chance)")
+
+    alt = "LDS by scorer: " + ", ".join(f"{name} {number(row['pooled'])}" for name, row in order.iterrows()) + "."
+    caption = (
+        f"How well summed scores rank trainings on random subsets by their target loss, with 95% intervals: {strong} in blue, the labels "
+        f"that it was learnt from ({reference}) in orange."
+    )
+    return draw("lds", paint, alt, caption, 1.1 + 0.36 * len(order))

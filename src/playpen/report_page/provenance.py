@@ -1,44 +1,79 @@
 """Where the numbers come from: costs by stage, artifacts, and how to make them again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from playpen.flops import estimate
 from playpen.report_page.layout import Cell, Lines, Section, Table, count, num
 from playpen.report_page.sources import strings_in
 
 Manifests = Mapping[str, dict[str, Any]]
+AGAIN = ("retrain", "compare", "validate")
+"""Stages that meet each of their rows again and again, so that there is no price of a row."""
 
 
 def cost_table(manifests: Manifests) -> Table:
-    """Return seconds, memory, tokens and rows by stage, the dearest first."""
-    kinds: dict[str, list[dict[str, Any]]] = {}
+    """Return seconds, memory, tokens, operations and rows by stage, the dearest first; each rival of `score` is one."""
+    stages: dict[str, list[dict[str, Any]]] = {}
     for manifest in manifests.values():
-        kinds.setdefault(manifest["kind"], []).append(manifest)
-    spent = {kind: sum(_seconds(manifest) for manifest in found) for kind, found in kinds.items()}
+        stages.setdefault(_stage(manifest), []).append(manifest)
+    spent = {stage: sum(_seconds(manifest) for manifest in found) for stage, found in stages.items()}
     most = max(spent.values(), default=0.0) or 1.0
-    rows = tuple(_cost_row(kind, kinds[kind], spent[kind], most) for kind in sorted(spent, key=lambda kind: -spent[kind]))
-    total = (Cell("all together"), count(len(manifests)), num(sum(spent.values()), 1), *[Cell("")] * 4)
-    note = (
-        "Wall-clock seconds on the machine below, start-up of each stage included. Memory: the most that the process held while the stage "
-        "ran, in GB, of its dearest run. Tokens and rows where a stage tells them."
+    order = sorted(spent, key=lambda stage: -spent[stage])
+    rows = tuple(_cost_row(stage, stages[stage], manifests, spent[stage] / most) for stage in order)
+    heads = (
+        "stage",
+        "runs",
+        "seconds",
+        "peak memory",
+        "tokens",
+        "FLOPs",
+        "rows",
+        "seconds per 1,000 rows",
+        "FLOPs per 1,000 rows",
     )
-    heads = ("stage", "runs", "seconds", "peak memory", "tokens", "rows", "seconds per 1,000 rows")
-    return Table("costs", heads, (*rows, total), note, "all together")
+    bottom = (Cell("all together"), count(len(manifests)), num(sum(spent.values()), 1), *[Cell("")] * (len(heads) - 3))
+    note = (
+        "Wall-clock seconds on the machine below, start-up of each stage included; of a run that was stopped, those of its last part. "
+        "Memory: the most that the process held while the stage ran, in GB, of its dearest run. Tokens and rows where a stage tells them. "
+        "FLOPs: an estimate, 2 for each matrix weight and token of a forward pass (Kaplan et al. 2020, section 2.1), 2 more for the way back "
+        "through it, 2 more where it is trained; attention between tokens, padding, norms and optimisers left out. A dash: no product of "
+        "matrices, or nothing to estimate from."
+    )
+    return Table("costs", heads, (*rows, bottom), note, "all together")
 
 
-def _cost_row(kind: str, found: list[dict[str, Any]], seconds: float, most: float) -> tuple[Cell, ...]:
-    tokens, rows = (_total(found, name) for name in ("tokens", "rows"))
-    each = 1000 * seconds / rows if rows else None
-    held = max((manifest["provenance"].get("peak_memory") or 0 for manifest in found), default=0) / 1e9 or None
-    spent = (num(seconds, 1, bar=seconds / most), num(held, 2))
-    return (Cell(kind), count(len(found)), *spent, count(tokens), count(rows), num(each, 2))
+def _stage(manifest: dict[str, Any]) -> str:
+    method = manifest["config"].get("method")
+    rival = method.get("kind") if manifest["kind"] == "score" and isinstance(method, dict) else None
+    return f"score {rival}" if rival else manifest["kind"]
+
+
+def _cost_row(stage: str, found: list[dict[str, Any]], manifests: Manifests, bar: float) -> tuple[Cell, ...]:
+    seconds, operations = sum(map(_seconds, found)), [estimate(manifest, manifests) for manifest in found]
+    flops = None if None in operations else sum(each or 0 for each in operations)
+    tokens, rows = (total(found, name) for name in ("tokens", "rows"))
+    thousands = rows / 1000 if rows and stage not in AGAIN else None
+    spent = (num(seconds, 1, bar=bar), gigabytes(found), count(tokens), operations_cell(flops))
+    each = (num(seconds / thousands, 2), operations_cell(flops and flops / thousands)) if thousands else (Cell("–"), Cell("–"))
+    return (Cell(stage), count(len(found)), *spent, count(rows), *each)
+
+
+def gigabytes(found: Iterable[dict[str, Any]]) -> Cell:
+    """Return the most memory that any of some runs held, in GB."""
+    return num(max((manifest["provenance"].get("peak_memory") or 0 for manifest in found), default=0) / 1e9 or None, 2)
+
+
+def operations_cell(flops: float | None) -> Cell:
+    """Return operations as 1.23e+12; a dash where there are none, or no estimate."""
+    return Cell(f"{flops:.2e}", flops) if flops else Cell("–")
 
 
 def _seconds(manifest: dict[str, Any]) -> float:
     return float(manifest["provenance"].get("seconds") or 0.0)
 
 
-def _total(found: list[dict[str, Any]], name: str) -> float | None:
+def total(found: Iterable[dict[str, Any]], name: str) -> float | None:
     """Return the sum of a metric that is a number or a mapping of numbers (one a split); None where no artifact has it."""
     values = [manifest.get("metrics", {}).get(name) for manifest in found]
     parts = [item for value in values for item in (value.values() if isinstance(value, dict) else [value])]

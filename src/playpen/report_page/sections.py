@@ -66,24 +66,6 @@ def differences_section(found: Findings, draw: figures.Draw) -> Section:
     return Section("Paired differences", lead, blocks)
 
 
-def classifier_section(metrics: Mapping[str, Any], heldout: pd.DataFrame, draw: figures.Draw) -> Section:
-    """Show how well attribution was predicted."""
-    models, best = metrics["models"], metrics["best"]
-    auroc = {name: tabulate.figures_of(values).get("auroc") for name, values in models.items()}
-    drawn = {name: figure for name, figure in auroc.items() if figure is not None and None not in figure}
-    blocks: list[Any] = [tabulate.classifier_table(models, best)]
-    if best in drawn:
-        blocks.append(figures.classifiers_figure(draw, drawn, best))  # type: ignore[arg-type]
-    mine = heldout[heldout["model"] == best]
-    chances = metrics.get("label") != "rank"  # an expected rank is no probability
-    if len(mine) and chances and mine["label"].isin((0, 1)).all() and mine["prediction"].between(0, 1).all():
-        blocks.append(figures.reliability_figure(draw, heldout, best))
-    if len(mine):
-        blocks.append(figures.predicted_figure(draw, mine, best))
-    lead = "Attribution needs a gradient for each row; these predictors need one forward pass. How much do they give away?"
-    return Section("Predicting attribution", lead, tuple(blocks))
-
-
 def scores_section(found: Findings, scores: Mapping[str, pd.DataFrame], draw: figures.Draw) -> Section:
     """Show how scores are spread, and whether length or quality would have done as well."""
     blocks: list[Any] = []

@@ -29,16 +29,11 @@ class Evaluation:
     """Index (task, item); 1.0 where the answer was right. None without benchmarks."""
 
 
-def has_table(artifact: str | Path, name: str) -> bool:
-    """Say whether an artifact holds a table of this name."""
-    return (Path(artifact) / f"{name}.parquet").exists() or any((Path(artifact) / name).glob("shard-*.parquet"))
-
-
 def read_evaluation(artifact: str, models: Iterable[str]) -> Evaluation:
     """Read an evaluate artifact; every model must be there and have been asked every item."""
     wanted = list(dict.fromkeys(models))
     losses = _matrix(tables.read_table(artifact, "losses"), "row_id", "loss", wanted, f"{artifact}: losses")
-    if not has_table(artifact, "items") or tables.count_rows(artifact, "items") == 0:
+    if not tables.has_table(artifact, "items") or tables.count_rows(artifact, "items") == 0:
         return Evaluation(losses, None)
     items = tables.read_table(artifact, "items")
     if "subtask" in items:  # members of a group, such as mmlu, each count their items from 0
@@ -68,7 +63,7 @@ def _matrix(rows: pd.DataFrame, key: str, value: str, models: list[str], where: 
 def read_pool(data: str) -> pd.DataFrame:
     """Read row_id, num_tokens, source, quality_score and split of every row that could have been selected."""
     columns = ["row_id", "num_tokens", "source", "quality_score"]
-    splits = [split for split in POOLS if has_table(data, split)]
+    splits = [split for split in POOLS if tables.has_table(data, split)]
     if not splits:
         raise PlaypenError(f"{data} has none of the splits {', '.join(POOLS)}; was it made by build-data?")
     parts = [tables.read_table(data, split, columns).assign(split=split) for split in splits]
@@ -96,7 +91,7 @@ def read_scores(artifact: str | None, pool: pd.DataFrame, where: str) -> pd.Data
 def read_chats(data: str, row_ids: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     """Return the messages of a few rows, without ever holding a split whole."""
     wanted, found = set(row_ids), {}
-    for split in (s for s in POOLS if has_table(data, s)):
+    for split in (s for s in POOLS if tables.has_table(data, s)):
         for piece in tables.iter_table(data, split, 4096, ["row_id", "messages"]):
             ids = piece.column("row_id").to_pylist()
             places = [place for place, row_id in enumerate(ids) if row_id in wanted]
@@ -110,6 +105,7 @@ def read_lineage(paths: Iterable[str]) -> dict[str, dict]:
     """Return the manifests of artifacts and of all they were made from that lies beside them, oldest ancestor first.
 
     A manifest names its inputs by fingerprint alone; a fingerprint that no directory beside it carries is left out.
+    Each has the `path` of its artifact and the name of its `directory` too.
     """
     found: dict[str, dict] = {}
 
@@ -121,10 +117,19 @@ def read_lineage(paths: Iterable[str]) -> dict[str, dict]:
             for parent in sorted(where.parent.glob(f"*-{mark}")):
                 if (parent / MANIFEST).exists():
                     visit(parent)
-        found[manifest["fingerprint"]] = {**manifest, "directory": where.name}
+        found[manifest["fingerprint"]] = {**manifest, "directory": where.name, "path": str(where)}
 
     for path in paths:
         visit(Path(path))
+    return found
+
+
+def behind(manifest: dict, manifests: Mapping[str, dict]) -> dict[str, dict]:
+    """Return, of some manifests by fingerprint, those of all that one was made from; it is not among them."""
+    found: dict[str, dict] = {}
+    for mark in strings_in(manifest["config"]):
+        if mark in manifests and mark not in found:
+            found |= {mark: manifests[mark], **behind(manifests[mark], manifests)}
     return found
 
 

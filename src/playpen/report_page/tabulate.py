@@ -1,24 +1,12 @@
 """The tables of the report: numbers in, cells out."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from playpen.report_page.layout import Cell, Table, count, num, number, probability, span
 from playpen.report_page.statistics import LOSS, Arms, Difference, Measure
-
-TITLES = {
-    "auroc": "AUROC",
-    "accuracy": "accuracy",
-    "spearman": "Spearman",
-    "auroc_within_source": "AUROC within source",
-    "spearman_within_source": "Spearman within source",
-    "calibration_error": "calibration error",
-    "brier": "Brier score",
-}
-"""Heads of known figures of a classifier, in the order in which they are shown."""
 
 
 def arms_table(
@@ -94,46 +82,6 @@ def _difference_row(row: Difference) -> tuple[Cell, ...]:
         Cell(probability(effect.p_seeds), effect.p_seeds),
         Cell(f"{row.better} of {effect.seeds}", row.better),
     )
-
-
-def figures_of(found: Mapping[str, Any]) -> dict[str, tuple[float, float | None, float | None]]:
-    """Read the figures of one classifier, with their intervals in whichever form they are written.
-
-    An interval is a mapping with `low` and `high`, a list of value, low and high, or `x_low` and `x_high` beside `x`.
-    """
-    figures = {}
-    for name, value in found.items():
-        if isinstance(value, Mapping) and {"low", "high"} <= set(value):
-            middle = value.get("value", value.get("mean", value.get(name)))
-            figures[name] = (middle, value["low"], value["high"])
-        elif isinstance(value, list) and len(value) == 3:
-            figures[name] = tuple(value)
-        elif isinstance(value, int | float) and not name.endswith(("_low", "_high")):
-            figures[name] = (value, found.get(f"{name}_low"), found.get(f"{name}_high"))
-    return {name: figure for name, figure in figures.items() if isinstance(figure[0], int | float)}
-
-
-def classifier_table(models: Mapping[str, Mapping[str, Any]], best: str) -> Table:
-    """Return one row a classifier, with every figure it reports."""
-    found = {name: figures_of(values) for name, values in models.items()}
-    there = list(dict.fromkeys(figure for figures in found.values() for figure in figures))
-    order = [name for name in TITLES if name in there] + [name for name in there if name not in TITLES]
-    rows = tuple((Cell(name), *(_figure_cell(figures.get(figure)) for figure in order)) for name, figures in found.items())
-    note = (
-        f"On held-out rows, near-duplicates kept on one side; 95% bootstrap intervals in brackets. {best} makes the predictions."
-    )
-    return Table(
-        "classifiers", ("classifier", *(TITLES.get(name, name.replace("_", " ")) for name in order)), rows, note, strong=best
-    )
-
-
-def _figure_cell(figure: tuple[float, float | None, float | None] | None) -> Cell:
-    if figure is None:
-        return Cell("–")
-    value, low, high = figure
-    whole = float(value).is_integer() and abs(value) > 1
-    text = number(value, 0 if whole else 3)
-    return Cell(text if low is None or high is None else f"{text} ({number(low)}–{number(high)})", float(value))
 
 
 def overlap_table(found: Mapping[str, Mapping[str, int]], subject: str) -> Table:

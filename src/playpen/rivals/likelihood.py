@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 from tyro.conf import Suppress
 
-from playpen.chat import IGNORE, without_end_of_turn
+from playpen.chat import IGNORE, count_labels, without_end_of_turn
 from playpen.config import Input, PlaypenError, config
 from playpen.rivals.job import Job, kept, open_model
 
@@ -122,6 +122,7 @@ def _losses(model: Any, ids: Lists, labels: Lists, job: Job, bar: tqdm) -> np.nd
         found[there] = row_losses(model, [ids[i] for i in there], [labels[i] for i in there], job.machine, bar)
     bar.update(sum(len(row) for row, has in zip(ids, has_label, strict=True) if not has))
     job.tokens["pool"] += sum(len(ids[i]) for i in there)
+    job.facts["labels"] = job.facts.get("labels", 0) + sum(count_labels(labels[i]) for i in there)
     if not np.isfinite(found[there]).all():
         raise PlaypenError(
             f"score: {int((~np.isfinite(found[there])).sum())} losses are not finite; did the training of the model diverge? "

@@ -309,6 +309,13 @@ def _write(job: _Job, rows: pd.DataFrame, out: Path) -> None:
     found = summary(rows)
     write_json(out / "summary.json", found)
     tokens = {job.config.split: int(rows["num_tokens"].sum()), "query": int(job.queries["num_tokens"].sum())}
-    numbers = {"rows": len(rows), "unscored": len(rows) - len(job.rows), "queries": len(job.queries), "tokens": tokens}
+    labels = {job.config.split: int(job.rows["num_labels"].sum()), "query": int(job.queries["num_labels"].sum())}
+    numbers = {
+        "rows": len(rows),
+        "unscored": len(rows) - len(job.rows),
+        "queries": len(job.queries),
+        "tokens": tokens,
+        "labels": labels,
+    }
     told = {key: found[key] for key in ("score", "spearman", "coverage")}
     write_json(out / "metrics.json", {**numbers, "seconds": job.seconds, **told, "settings": job.settings})

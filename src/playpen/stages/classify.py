@@ -1,37 +1,35 @@
-"""Learn to predict attribution from fingerprints, and report how well it goes on held-out rows.
+"""Learn to predict attribution from fingerprints, and report how far that goes beyond source and length.
 
     playpen classify --features runs/demo/features --scores runs/demo/scores --data runs/demo/data --ks 64 256
 
 Every row is predicted once, by a model that saw neither it nor a near-duplicate of it (grouped cross-validation). One row of
-the table `report` for each classifier, K and features artifact: AUROC, accuracy, Spearman, the same within a source, and
-calibration, with 95 % intervals. `length` is a reference: a logistic regression on the logarithms of the numbers of tokens, for
-the number of active features grows with length. The best classifier is fitted again on all rows and saved.
+the table `report` for each control (length, source, both together, hidden states, other scores) and each classifier of SAE
+features: AUROC, Spearman, the same within a source and within source and length, accuracy and calibration, with 95 %
+intervals. The table `differences` has the features minus each control on the same samples. A run on shuffled labels must end
+at 0.5. The best row of features alone is fitted again on all rows and saved for predict.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from tyro.conf import Suppress
 
-from playpen.classifiers import CLASSIFIERS, AttentionPooling, L1Logistic, MeanPooling, Statistics
+from playpen.classifiers import CLASSIFIERS, AttentionPooling, L1Logistic, L2Logistic, MeanPooling, Statistics, Trees
 from playpen.config import Input, PlaypenError, config
 
 if TYPE_CHECKING:
-    from playpen.classifier_report import Trial
-    from playpen.feature_table import Features
+    from playpen.cross_validation import Fit
     from playpen.machine import Machine
     from playpen.scored_rows import Fingerprints
+    from playpen.trials import Trial
 
-VERSION = 1
+VERSION = 2
 FEWEST = 20
 """Rows of each class without which nothing is learnt or told."""
-MOST_THREADS = 8
-"""Folds worked on at a time, as far as there are cores; each holds a copy of its training rows."""
 
 
 @config
@@ -72,27 +70,41 @@ class Config:
     """The attribution to learn, of attribute."""
     data: Input
     """The data, of build-data, whose pool was scored; gives groups, sources and lengths."""
+    join: bool = False
+    """Try several fingerprints side by side as well, as if they were one; predict cannot use that row."""
+    controls: dict[str, Input] = field(default_factory=dict)
+    """Artifacts to beat, by name: their `scores`, and their `vectors` (of sentence embeddings, say) where they have them."""
     label: Annotated[Top | Rank, Field(discriminator="kind")] = Top()
     """What is learnt from the scores."""
-    models: tuple[Literal["statistics", "l1", "mean_pooling", "attention_pooling"], ...] = (
+    models: tuple[Literal["statistics", "l1", "l2", "trees", "mean_pooling", "attention_pooling"], ...] = (
         "statistics",
         "l1",
+        "l2",
+        "trees",
         "mean_pooling",
         "attention_pooling",
     )
-    """Classifiers to compare; the length reference is always there."""
+    """Classifiers of features to compare; length, source and both together are always there."""
     ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256,)
     """How many of the strongest features the pooled classifiers see; each K is tried. At most the k of the fingerprints."""
+    save: str | None = None
+    """Row of the report to save for predict; when left out, the best of those that use features and nothing else."""
     folds: Annotated[int, Field(ge=2)] = 5
     """Parts of the cross-validation; more leave more rows to learn from and take longer."""
+    shuffles: NonNegativeInt = 5
+    """Runs of all folds on shuffled labels, whose mean AUROC must be 0.5; 0 leaves them out, more narrow the interval."""
     seed: int = 0
-    """Seed of folds, networks and bootstrap."""
+    """Seed of folds, networks, shuffles and bootstrap."""
     bootstrap: PositiveInt = 1000
     """Samples of groups behind each interval."""
     statistics: Statistics = Statistics()
     """Settings of the ten global statistics."""
     l1: L1Logistic = L1Logistic()
     """Settings of the L1 logistic regression."""
+    l2: L2Logistic = L2Logistic()
+    """Settings of the L2 logistic regression, also of the controls'."""
+    trees: Trees = Trees()
+    """Settings of gradient-boosted trees, also of the control's."""
     mean_pooling: MeanPooling = MeanPooling()
     """Settings of mean pooling."""
     attention_pooling: AttentionPooling = AttentionPooling()
@@ -105,30 +117,43 @@ class Config:
         for name in ("features", "models", "ks"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} holds something twice")
+        if self.join and len(self.features) < 2:
+            raise ValueError("join needs several features artifacts")
         return self
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
-    """Write the tables `report` and `heldout`, the directory `classifier/` and `metrics.json`."""
-    from playpen.classifier_report import held_out_table, make_report
+    """Write the tables `report`, `differences` and `heldout`, the directory `classifier/` and `metrics.json`."""
+    from playpen import classifier_report as reporting
+    from playpen.cross_validation import predict_held_out
     from playpen.folds import grouped_folds
-    from playpen.scored_rows import read_fingerprints, read_scored_rows
+    from playpen.scored_rows import read_scored_rows
     from playpen.tables import write_table
+    from playpen.threads import one_thread
+    from playpen.trials import make_trials
 
     rows = read_scored_rows(config.scores, config.data)
     rows["label"] = top_label(rows["score"].to_numpy(), config.label.quantile).astype(np.int8)
-    target = config.label.target(rows["score"].to_numpy())
+    target, group = config.label.target(rows["score"].to_numpy()), rows["group"].to_numpy()
     check_classes(rows, config.scores)
-    sources = [read_fingerprints(path, rows, f"scores {config.scores}") for path in config.features]
-    check_ks(config, sources)
-    folds = grouped_folds(target, rows["group"].to_numpy(), config.folds, config.seed)
-    predictions = predict_held_out(config, trials(config, sources), rows, target, folds)
-    by = "auroc" if isinstance(config.label, Top) else "spearman"
-    report, best = make_report(predictions, rows, target, by, config.seed, config.bootstrap)
-    write_table(out / "report.parquet", report)
-    write_table(out / "heldout.parquet", held_out_table(rows, predictions))
-    fit_and_save(config, best, rows, target, out / "classifier")
-    write_metrics(out, config, rows, report, best.name)
+    trials = make_trials(config, rows, read_sources(config, rows))
+    reporting.check_save(trials, config.save)
+    folds = grouped_folds(target, group, config.folds, config.seed)
+    fits: list[Fit] = [*((trial, None) for trial in trials), *shuffled_fits(config, trials)]
+    predicted = predict_held_out(fits, target, group, folds, config.seed)
+    predictions = {trial: made for (trial, shuffle), made in predicted.items() if shuffle is None}
+    with one_thread():
+        samples = reporting.sample(predictions, rows, target, config.seed, config.bootstrap)
+        by = "auroc" if isinstance(config.label, Top) else "spearman"
+        best, saved = reporting.choose(samples, by, config.save)
+        shuffled = shuffled_metrics(predicted, rows["label"].to_numpy(), folds)
+        report = reporting.with_shuffled(reporting.report_table(samples, best), shuffled)
+        write_table(out / "report.parquet", report)
+        write_table(out / "differences.parquet", reporting.differences_table(samples))
+        write_table(out / "heldout.parquet", reporting.held_out_table(rows, predictions))
+        fit_and_save(config, saved, rows, target, out / "classifier")
+    verdicts = reporting.verdicts(samples, best, by)
+    write_metrics(out, config, rows, report, {"best": best.name, "saved": saved.name, "shuffled": shuffled, **verdicts})
 
 
 def top_label(score: np.ndarray, quantile: float) -> np.ndarray:
@@ -149,101 +174,84 @@ def check_classes(rows: pd.DataFrame, scores: str) -> None:
         )
 
 
+def read_sources(config: Config, rows: pd.DataFrame) -> "list[Fingerprints]":
+    """Read every features artifact and, when they are to be joined, put them side by side as well."""
+    from playpen.scored_rows import joined, read_fingerprints
+
+    sources = [read_fingerprints(path, rows, f"scores {config.scores}") for path in config.features]
+    check_ks(config, sources)
+    return [*sources, joined(sources)] if config.join else sources
+
+
 def check_ks(config: Config, sources: "list[Fingerprints]") -> None:
     """Raise when a pooled classifier is to see more features than are stored."""
     for source in sources if any(CLASSIFIERS[model].uses_k for model in config.models) else []:
         if max(config.ks) > source.info["k"]:
             raise PlaypenError(
-                f"ks asks for {max(config.ks)} features a row, but {source.path} holds {source.info['k']}; "
+                f"ks asks for {max(config.ks)} features a row, but {source.paths[0]} holds {source.info['k']}; "
                 "lower ks, or fingerprint with a larger k"
             )
 
 
-def trials(config: Config, sources: "list[Fingerprints]") -> "list[Trial]":
-    """Return the rows of the report: the length reference, then each classifier with each K on each features artifact."""
-    from playpen.classifier_report import LENGTH, Trial
-
-    names = [source.name for source in sources]
-    names = names if len(set(names)) == len(names) else [source.path.name for source in sources]
-    found = [Trial(LENGTH, LENGTH, None, None)]
-    for source, place in zip(sources, names, strict=True):
-        for model in config.models:
-            for k in config.ks if CLASSIFIERS[model].uses_k else (None,):
-                many = [f"k{k}"] if k and len(config.ks) > 1 else []
-                name = " ".join([model, *many, *([place] if len(sources) > 1 else [])])
-                found.append(Trial(name, model, k, source))
-    return found
+def shuffled_fits(config: Config, trials: "list[Trial]") -> "list[Fit]":
+    """Return the runs on shuffled labels: of the quickest model of features that is compared."""
+    order = ("l2", "l1", "trees", "mean_pooling", "attention_pooling", "statistics")
+    of_features = [trial for trial in trials if trial.model in order]
+    trial = min(of_features, key=lambda each: order.index(each.model))
+    return [(trial, shuffle) for shuffle in range(config.shuffles)]
 
 
-def inputs_of_trial(config: Config, trial: "Trial", rows: pd.DataFrame) -> tuple[Any, "Features"]:
-    """Return the classifier of a trial and what it sees."""
-    from playpen.feature_table import dense
+def shuffled_metrics(predicted: "dict[Fit, np.ndarray]", label: np.ndarray, folds: np.ndarray) -> dict[str, Any] | None:
+    """Return the mean AUROC on shuffled labels over runs and folds, and its interval by Student's t; None without runs.
 
-    if trial.fingerprints is None:
-        return Statistics(), dense(np.log1p(rows[["num_tokens", "num_labels"]].to_numpy(np.float32)))
-    features = trial.fingerprints.features
-    return getattr(config, trial.model), features.strongest(trial.k) if trial.k else features
+    Each fold of each run learns another random direction, which may lie along whatever the label depends on. So the spread
+    over them, not that over rows, says how far from 0.5 chance may lead.
+    """
+    from scipy.special import stdtrit
 
+    from playpen.intervals import estimate
+    from playpen.prediction_metrics import auroc
 
-def predict_held_out(
-    config: Config, todo: "list[Trial]", rows: pd.DataFrame, target: np.ndarray, folds: np.ndarray
-) -> "dict[Trial, np.ndarray]":
-    """Return each trial's predictions, float32 [n], each made without the row's fold; folds are worked on side by side."""
-    from tqdm import tqdm
-
-    from playpen.pooled_classifier import one_thread
-
-    group, predictions = rows["group"].to_numpy(), {trial: np.empty(len(rows), np.float32) for trial in todo}
-
-    def predict_fold(job: "tuple[Trial, int]") -> np.ndarray:
-        classifier, features = inputs_of_trial(config, job[0], rows)
-        train, held = np.flatnonzero(folds != job[1]), np.flatnonzero(folds == job[1])
-        arrays = classifier.fit(features.rows(train), target[train], group[train], config.seed)
-        return classifier.predict(arrays, features.rows(held))
-
-    jobs = [(trial, fold) for trial in todo for fold in range(config.folds)]
-    with one_thread(), ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
-        try:
-            made = pool.map(predict_fold, jobs)
-            for (trial, fold), part in tqdm(
-                zip(jobs, made, strict=True), "classify", len(jobs), unit="fit", disable=None, mininterval=1
-            ):
-                predictions[trial][folds == fold] = part
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error, do not work on
-    return predictions
+    made = {fit: prediction for fit, prediction in predicted.items() if fit[1] is not None}
+    if not made:
+        return None
+    parts = [(folds == fold, prediction) for prediction in made.values() for fold in np.unique(folds)]
+    values = np.array([estimate(int(held.sum()), auroc(label[held], prediction[held])) for held, prediction in parts])
+    values = values[np.isfinite(values)]
+    middle = float(values.mean())
+    reach = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / len(values) ** 0.5)
+    found: dict[str, Any] = {"model": next(iter(made))[0].name, "folds": values.tolist(), "auroc": middle}
+    return {**found, "auroc_low": middle - reach, "auroc_high": middle + reach, "holds_half": abs(middle - 0.5) <= reach}
 
 
-def fit_and_save(config: Config, best: "Trial", rows: pd.DataFrame, target: np.ndarray, where: Path) -> None:
-    """Fit the best classifier on all rows and write it."""
+def fit_and_save(config: Config, chosen: "Trial", rows: pd.DataFrame, target: np.ndarray, where: Path) -> None:
+    """Fit a classifier on all rows and write it."""
     from playpen import artifact
     from playpen.config import to_plain
     from playpen.saved_classifier import save_classifier
 
-    assert best.fingerprints is not None
-    classifier, features = inputs_of_trial(config, best, rows)
-    arrays = classifier.fit(features, target, rows["group"].to_numpy(), config.seed)
+    assert chosen.fingerprints is not None
+    arrays = chosen.classifier.fit(chosen.sees, target, rows["group"].to_numpy(), config.seed)
     info = {
-        "name": best.name,
-        "model": best.model,
-        "k": best.k,
-        "settings": to_plain(classifier),
+        "name": chosen.name,
+        "model": chosen.model,
+        "uses": chosen.uses,
+        "k": chosen.k,
+        "settings": to_plain(chosen.classifier),
         "label": to_plain(config.label),
-        "features": artifact.read_manifest(best.fingerprints.path)["fingerprint"],
-        "fingerprint": best.fingerprints.info,
+        "features": artifact.read_manifest(chosen.fingerprints.paths[0])["fingerprint"],
+        "fingerprint": chosen.fingerprints.info,
         "rows": len(rows),
         "seed": config.seed,
     }
     save_classifier(where, info, arrays)
 
 
-def write_metrics(out: Path, config: Config, rows: pd.DataFrame, report: pd.DataFrame, best: str) -> None:
-    """Write the report as JSON, with what was learnt from what."""
+def write_metrics(out: Path, config: Config, rows: pd.DataFrame, report: pd.DataFrame, found: dict[str, Any]) -> None:
+    """Write the report as JSON, with what was learnt from what and the verdict."""
     from playpen.tables import write_json
 
     plain = report.astype(object).where(report.notna(), None)
     models = {row.pop("name"): row for row in plain.to_dict("records")}
     counts = {"rows": len(rows), "groups": int(rows["group"].nunique()), "positives": int(rows["label"].sum())}
-    write_json(
-        out / "metrics.json", {"best": best, "models": models, "folds": config.folds, "label": config.label.kind, **counts}
-    )
+    write_json(out / "metrics.json", {**found, "models": models, "folds": config.folds, "label": config.label.kind, **counts})

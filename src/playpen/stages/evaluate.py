@@ -13,6 +13,7 @@ Writes `losses.parquet` (model, row_id, task, loss, num_labels), `items.parquet`
 correct_norm, margin, truncated) and `metrics.json`. A stopped run goes on after the last model that was finished.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -72,7 +73,9 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     tables = {kind: _together(config, out, kind) for kind, there in (("losses", config.losses), ("items", benchmarks)) if there}
     for kind, table in tables.items():
         write_table(out / f"{kind}.parquet", table)
-    write_json(out / "metrics.json", {"models": {name: _metrics(name, tables) for name in config.models}})
+    sizes = {name: _sizes(out / "parts" / quote(name, safe=""), test, model) for name, model in config.models.items()}
+    spent = {what: {name: each[what] for name, each in sizes.items()} for what in ("tokens", "labels")}
+    write_json(out / "metrics.json", {"models": {name: _metrics(name, tables) for name in config.models}, **spent})
     rmtree(out / "parts")
 
 
@@ -117,7 +120,10 @@ def _measure(
 
     def items() -> pd.DataFrame:
         asking = Asking(config.limit, config.num_fewshot, config.apply_chat_template, config.seed)
-        return ask(opened, tokenizer, benchmarks, asking, machine)
+        table, sizes = ask(opened, tokenizer, benchmarks, asking, machine)
+        part.mkdir(parents=True, exist_ok=True)
+        write_json(part / "asked.json", sizes)
+        return table
 
     wanted: dict[str, Callable[[], pd.DataFrame]] = {} if test is None else {"losses": losses}
     wanted |= {"items": items} if benchmarks else {}
@@ -128,6 +134,21 @@ def _measure(
         table = make()
         table.insert(0, "model", name)
         write_table(part / f"{kind}.parquet", table)
+
+
+def _sizes(part: Path, test: pd.DataFrame | None, model: str) -> dict[str, int]:
+    """Return the tokens that a model read and the labels that it foretold: of the held-out rows, twice, and of the items."""
+    from playpen.chat import count_labels, without_end_of_turn
+    from playpen.models import load_tokenizer
+
+    asked = part / "asked.json"
+    found = json.loads(asked.read_text()) if asked.exists() else {"tokens": 0, "labels": 0}
+    if test is not None:
+        tokenizer = load_tokenizer(model)
+        words = sum(count_labels(without_end_of_turn(row, tokenizer)) for row in test["labels"])
+        found["tokens"] += 2 * int(test["input_ids"].map(len).sum())
+        found["labels"] += words + sum(count_labels(row) for row in test["labels"])
+    return found
 
 
 def _together(config: Config, out: Path, kind: str) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Fingerprint examples: which SAE features does each switch on in the base model?
 
 One forward pass of the base a row, stopped at the SAE's hook; no gradients. Per example the K strongest features (mean,
-maximum, fraction of tokens active) and ten global statistics are kept: a classifier learns attribution from them.
+maximum, fraction of tokens active) and ten global statistics are kept: a classifier learns attribution from them. The mean
+hidden state of the same tokens is kept beside them, as the control that needs no SAE.
 
     playpen fingerprint --sae runs/demo/sae --model runs/demo/base --data runs/demo/data --split pool
 
@@ -10,13 +11,15 @@ Written in shards, so that a killed run goes on where it was.
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
 from playpen.config import Input, config
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from playpen.machine import Machine
 
 VERSION = 1
@@ -40,27 +43,28 @@ class Config:
     """Features kept an example, the strongest by mean; more keep weaker ones and make the table larger."""
     tokens: Literal["answer", "prompt", "all", "both"] = "answer"
     """Tokens pooled: the assistant's, the rest, all, or both apart (the answer's feature ids are then offset by the SAE's width)."""
+    hidden: bool = True
+    """Keep the mean hidden state of the same tokens as well, for classify to compare with; no further forward pass."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
-    """Write the table `features` in shards, `fingerprint.json` and `metrics.json`."""
+    """Write the tables `features` and `hidden` in shards, `fingerprint.json` and `metrics.json`."""
     from tqdm import tqdm
 
     from playpen import artifact
-    from playpen.fingerprints import COLUMNS, fingerprint_rows, open_fingerprinter
+    from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
     from playpen.models import check_tokens, model_files
-    from playpen.tables import count_rows, iter_table, write_json, write_table
+    from playpen.tables import count_rows, iter_table, write_json
 
     check_tokens(config.data, config.model)
     total = count_rows(config.data, config.split)
     fingerprinter = open_fingerprinter(config.sae, config.model, config.tokens, config.k, machine)
-    made, rows, started = 0, 0, time.monotonic()
+    made, pooled, rows, started = 0, 0, 0, time.monotonic()
     with tqdm(total=total, desc="fingerprint", unit="row", disable=None, mininterval=1) as progress:
         for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
-            file = out / "features" / f"shard-{i:05d}.parquet"
-            if not file.exists():
-                write_table(file, fingerprint_rows(fingerprinter, table))
+            if make_shard(fingerprinter, table, out, f"shard-{i:05d}.parquet", config.hidden):
                 made += sum(len(ids) for ids in table["input_ids"])
+                pooled += pooled_tokens(fingerprinter, table)
             rows += table.num_rows
             progress.update(table.num_rows)
     seconds = time.monotonic() - started
@@ -78,5 +82,26 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     )
     write_json(
         out / "metrics.json",
-        {"rows": rows, "tokens": made, "seconds": round(seconds, 2), "tokens_per_second": round(made / max(seconds, 1e-9))},
+        {
+            "rows": rows,
+            "tokens": made,
+            "pooled_tokens": pooled,
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(made / max(seconds, 1e-9)),
+        },
     )
+
+
+def make_shard(fingerprinter: Any, table: "pa.Table", out: Path, name: str, hidden: bool) -> bool:
+    """Write one shard of each table, unless it is there already; return whether it was made now."""
+    from playpen.fingerprints import fingerprint_rows
+    from playpen.tables import write_table
+
+    if (out / "features" / name).exists():
+        return False
+    made = fingerprint_rows(fingerprinter, table, hidden)
+    if hidden:
+        write_table(out / "hidden" / name, made.select(["row_id", "vector"]))
+        made = made.drop_columns("vector")
+    write_table(out / "features" / name, made)  # last: it is what tells that the shard is whole
+    return True

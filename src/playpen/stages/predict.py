@@ -46,7 +46,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the table `scores` (row_id, score) in shards, and `metrics.json`."""
     from tqdm import tqdm
 
-    from playpen.fingerprints import COLUMNS, open_fingerprinter
+    from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
     from playpen.models import check_tokens
     from playpen.saved_classifier import load_classifier
     from playpen.tables import count_rows, iter_table, write_json
@@ -57,13 +57,15 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     check_fingerprint(config, made)
     fingerprinter = open_fingerprinter(config.sae, config.model, made["tokens"], made["k"], machine)
     heldout = held_out_predictions(config.classifier, classifier.info["name"])
-    counts, started = {"rows": 0, "tokens": 0, "predicted_rows": 0, "in_sample_rows": 0}, time.monotonic()
+    counts = dict.fromkeys(("rows", "tokens", "pooled_tokens", "predicted_rows", "in_sample_rows"), 0)
+    started = time.monotonic()
     tables = (table for split in config.splits for table in iter_table(config.data, split, config.shard_rows, COLUMNS))
     with tqdm(total=total, desc="predict", unit="row", disable=None, mininterval=1) as progress:
         for i, table in enumerate(tables):
             fresh = predict_shard(classifier, fingerprinter, table, heldout, out / "scores" / f"shard-{i:05d}.parquet")
             counts["rows"] += table.num_rows
             counts["tokens"] += len(table["input_ids"].combine_chunks().flatten())
+            counts["pooled_tokens"] += pooled_tokens(fingerprinter, table)
             counts["predicted_rows"] += table.num_rows if fresh else 0
             counts["in_sample_rows"] += sum(row in heldout for row in table["row_id"].to_pylist())
             progress.update(table.num_rows)

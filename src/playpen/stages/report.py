@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from playpen.report_page.layout import Page, Section
     from playpen.report_page.sections import Findings
 
-VERSION = 1
+VERSION = 2
 ON_THE_COMMAND_LINE = PrimitiveConstructorSpec(
     nargs=1,
     metavar="MODEL,MODEL...",
@@ -156,14 +156,14 @@ def make_page(config: Config, found: "Findings", draw: "Draw") -> "Page":
 
 def make_sections(config: Config, found: "Findings", draw: "Draw") -> "list[Section]":
     """Return the parts of the page for which there is input."""
-    from playpen.report_page import layout, provenance, sections, sources
+    from playpen.report_page import classifiers, layout, provenance, sections, sources
 
     scores = {"attribution": config.scores, "predicted": config.predictions}
     read = {name: sources.read_scores(path, found.pool, f"{name} scores") for name, path in scores.items()}
     there = {name: rows for name, rows in read.items() if rows is not None}
     made = [sections.arms_section(found, draw), sections.differences_section(found, draw)]
     if config.classifier is not None:
-        made.append(sections.classifier_section(_classifier_metrics(config), _heldout(config.classifier), draw))
+        made.append(classifiers.classifier_section(_classifier_metrics(config), *_classifier_tables(config.classifier), draw))
     made += [sections.scores_section(found, there, draw)] if there else []
     made += [sections.choice_section(found, draw)] if found.selections else []
     made += [_examples(config, found)] if config.subject in found.selections else []
@@ -191,13 +191,20 @@ def _classifier_metrics(config: Config) -> Mapping[str, Any]:
     metrics = read_metrics(config.classifier)
     if not {"models", "best"} <= set(metrics):
         raise PlaypenError(f"report: {config.classifier} has no 'models' and 'best' in metrics.json; was it made by classify?")
-    return {"models": metrics["models"], "best": metrics["best"]}
+    known = ("models", "best", "saved", "label", "verdict", "together", "shuffled")
+    return {name: metrics[name] for name in known if name in metrics}
 
 
-def _heldout(classifier: str) -> Any:
-    from playpen.tables import read_table
+def _classifier_tables(classifier: str) -> tuple[Any, Any]:
+    """Return the tables `differences`, which classify made none of before its version 2, and `heldout`."""
+    import pandas as pd
 
-    return read_table(classifier, "heldout", ["row_id", "model", "label", "score", "prediction"])
+    from playpen.tables import has_table, read_table
+
+    columns = ["model", "against", "measure", "value", "low", "high"]
+    there = has_table(classifier, "differences")
+    gaps = read_table(classifier, "differences", columns) if there else pd.DataFrame(columns=columns)
+    return gaps, read_table(classifier, "heldout", ["row_id", "model", "label", "score", "prediction"])
 
 
 def _lineage(config: Config) -> dict[str, dict[str, Any]]:

@@ -200,7 +200,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from tqdm import tqdm
 
     from playpen.models import check_tokens
-    from playpen.retraining import train_all
+    from playpen.retraining import spent, train_all
 
     check_tokens(config.data, config.model)
     rows = read_rows(config, config.split, config.rows, 0)
@@ -209,14 +209,15 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     seeds = [config.seed + number for number in range(config.seeds)]
     (out / "work").mkdir(exist_ok=True)
     jobs = make_jobs(out / "work", designs, seeds)
+    task = make_task(config, rows, targets, machine)
     todo, started = [job for job in jobs if not job.file.exists()], time.monotonic()
     with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="retrain", unit="training", disable=None) as bar:
-        for _ in train_all(make_task(config, rows, targets, machine), todo):
+        for _ in train_all(task, todo):
             bar.update()
     seconds = time.monotonic() - started
     losses = np.stack([np.load(job.file) for job in jobs]).astype(float).reshape(len(designs), len(seeds), -1)
     write_bank(out, rows["row_id"].to_numpy(str), designs, seeds, targets["row_id"].to_numpy(str), losses)
-    made = {"trainings_made": len(todo), "seconds": round(seconds, 2)}
+    made = {"trainings_made": len(todo), "seconds": round(seconds, 2), **spent(task, jobs)}
     write_json(out / "metrics.json", {**numbers(config, rows, designs, losses), **made})
     shutil.rmtree(out / "work")
 

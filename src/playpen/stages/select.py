@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from playpen.config import Input, PlaypenError, config
+from playpen.selection_budget import ONE_OF, Budget
 from playpen.selection_rules import Method, Quality, RoundRobin
 from playpen.tables import join, read_splits, read_table, write_json, write_table
 
@@ -40,6 +41,12 @@ class Config:
     seed: int = 0
     """Seed of what is drawn."""
 
+    @model_validator(mode="after")
+    def _budget(self) -> "Config":
+        if isinstance(self.method, Budget) and not self.method.limited:
+            raise ValueError(ONE_OF)
+        return self
+
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the `selection` table, best first, and its numbers."""
@@ -58,15 +65,21 @@ def choose(config: Config) -> pd.DataFrame:
 
 def ranked(rows: pd.DataFrame, method: Method, seed: int) -> pd.DataFrame:
     """Return what `choose` does of rows that stand by row_id, with the columns that the method reads."""
+    rows = in_order(rows, method, seed)
+    if "score" not in rows:
+        rows["score"] = np.float32("nan")
+    last = float(rows.loc[rows["kept"], "priority"].min()) if rows["kept"].any() else float("nan")
+    rows["reason"] = [method.reason(row, last) for _, row in rows.iterrows()]
+    return rows
+
+
+def in_order(rows: pd.DataFrame, method: Method, seed: int) -> pd.DataFrame:
+    """Return the rows from the first choice to the last, with `priority`, `kept` and `rank`."""
     found = method(rows, np.random.default_rng(seed))
     told = found.to_frame("priority") if isinstance(found, pd.Series) else found
     rows = rows.assign(**{str(name): column for name, column in told.items()})
     rows = rows.sort_values(["priority", "row_id"], ascending=[False, True], ignore_index=True)
     rows["kept"], rows["rank"] = method.cut(rows), np.arange(1, len(rows) + 1, dtype=np.int32)
-    if "score" not in rows:
-        rows["score"] = np.float32("nan")
-    last = float(rows.loc[rows["kept"], "priority"].min()) if rows["kept"].any() else float("nan")
-    rows["reason"] = [method.reason(row, last) for _, row in rows.iterrows()]
     return rows
 
 

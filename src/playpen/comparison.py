@@ -1,0 +1,89 @@
+"""A comparison of arms: which trainings it takes, and what the paired differences are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from playpen.paired import holm, paired_effect
+from playpen.retraining import Job
+
+if TYPE_CHECKING:
+    from playpen.stages.preregister import Config
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One training of an arm."""
+
+    budget: int
+    arm: str
+    job: Job
+
+
+def trials(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Path) -> list[Trial]:
+    """Return every training of the plan; `row_ids` are those of the rows, in ascending order.
+
+    Arms that no budget changes are trained once a seed and stand in every budget.
+    """
+    places = choices.assign(place=np.searchsorted(row_ids, choices["row_id"].to_numpy(str)))
+    kept = {key: group["place"].to_numpy(np.int64) for key, group in places.groupby(["budget", "arm", "seed"])}
+    found = []
+    for budget in plan.budgets:
+        for arm in plan.arms:
+            for seed in range(plan.seed, plan.seed + plan.seeds):
+                free = plan.arms[arm].kind in ("everything", "nothing")
+                file = work / f"{'any' if free else budget}-{quote(arm, safe='')}-{seed}.npy"
+                found.append(Trial(budget, arm, Job(file, kept.get((budget, arm, seed), np.array([], np.int64)), seed)))
+    return found
+
+
+def matrix(losses: pd.DataFrame, budget: int, arm: str) -> np.ndarray:
+    """Return the losses of one arm, float64 [seeds, rows], seeds and rows in ascending order."""
+    mine = losses[(losses["budget"] == budget) & (losses["arm"] == arm)]
+    return mine.pivot(index="seed", columns="row_id", values="loss").to_numpy(np.float64)
+
+
+def effects(losses: pd.DataFrame, plan: "Config", bootstrap: int) -> pd.DataFrame:
+    """Return one row a budget and rival.
+
+    Columns: budget, arm, loss (of the arm), subject_loss, effect (subject minus arm, nats a token), low, high (95 %), p_seeds, p_rows,
+    p (the larger), p_holm (over the family and all budgets, else empty), seeds_won and rows_won (shares of seeds and of rows in which
+    the subject's mean loss is lower), in_family.
+    """
+    family = plan.family or tuple(name for name in plan.arms if name != plan.subject)
+    found = []
+    for budget in plan.budgets:
+        subject = matrix(losses, budget, plan.subject)
+        for arm in (name for name in plan.arms if name != plan.subject):
+            other = matrix(losses, budget, arm)
+            effect = paired_effect(subject, other, plan.seed, bootstrap)
+            means = {"loss": other.mean(), "subject_loss": subject.mean()}
+            sizes = {"effect": effect.effect, "low": effect.low, "high": effect.high}
+            tests = {"p_seeds": effect.p_seeds, "p_rows": effect.p_items, "p": max(effect.p_seeds, effect.p_items)}
+            won = {"seeds_won": effect.lower / effect.seeds, "rows_won": float(((subject - other).mean(0) < 0).mean())}
+            found.append({"budget": budget, "arm": arm, **means, **sizes, **tests, **won, "in_family": arm in family})
+    table = pd.DataFrame(found)
+    mine = table[table["in_family"]]
+    adjusted = holm({str(place): float(p) for place, p in mine["p"].items()})
+    table["p_holm"] = [adjusted.get(str(place), np.nan) for place in table.index]
+    return table
+
+
+def numbers(found: pd.DataFrame, losses: pd.DataFrame, plan: "Config") -> dict[str, Any]:
+    """Return the outcome as plain numbers, by budget and arm."""
+    plain = found.astype(object).where(found.notna(), None)
+    budgets: dict[str, Any] = {}
+    for row in plain.to_dict("records"):
+        budgets.setdefault(str(row.pop("budget")), {})[row.pop("arm")] = row
+    trained = losses.groupby(["budget", "arm", "seed"]).ngroups
+    return {
+        "subject": plan.subject,
+        "seeds": plan.seeds,
+        "rows": losses["row_id"].nunique(),
+        "trainings": trained,
+        "budgets": budgets,
+    }

@@ -1,0 +1,164 @@
+"""The page of a comparison: the verdict, every rival with its interval, effect against budget, and how it was made."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from playpen.comparison import matrix
+from playpen.report_page import drawing, figures, layout, provenance, sources
+from playpen.report_page.layout import Cell, Page, Section, Table, count, num, number, probability, span
+
+if TYPE_CHECKING:
+    from playpen.stages.compare import Config
+    from playpen.stages.preregister import Config as Plan
+
+LEVEL = 0.01
+"""p below which, adjusted, a rival counts as beaten or as the winner."""
+
+
+def write_page(out: Path, config: "Config", plan: "Plan", found: pd.DataFrame, losses: pd.DataFrame, sizes: pd.DataFrame) -> None:
+    """Write `index.html`, `report.md` and their figures."""
+    manifests = sources.read_lineage([config.plan, config.model, config.data, *([config.init] if config.init else [])])
+    draw, largest = figures.pen(out / "figures"), max(plan.budgets)
+    blocks = [effects_table(found, plan, sizes)]
+    blocks += [arms_figure(draw, losses, plan, budget) for budget in plan.budgets]
+    blocks += [budget_figure(draw, found, plan)] if len(plan.budgets) > 1 else []
+    lead = f"{plan.seeds} seeds, {losses['row_id'].nunique():,} held-out rows; every arm starts from the same model."
+    made = sources.read_lineage([config.plan])
+    planned = [manifest for manifest in made.values() if manifest["kind"] == "preregister"][-1]
+    page = Page(
+        title=config.title,
+        question=f"Does what {plan.subject} picks lower the held-out target loss against every rival, at the same number of tokens?",
+        answer=answer(found, plan, largest),
+        verdict="",
+        tone=tone_of(found[found["budget"] == largest]),
+        others=(),
+        sections=(
+            Section("The arms", lead, tuple(blocks)),
+            Section("What was planned", planned_text(plan, planned), ()),
+            Section("What it cost", "What each kind of stage took, all its runs together.", (provenance.cost_table(manifests),)),
+            provenance.reproduction(manifests),
+        ),
+        verb="compare",
+    )
+    (out / "index.html").write_text(layout.render_html(page))
+    (out / "report.md").write_text(layout.render_markdown(page))
+
+
+def tone(row: Any) -> str:
+    """Return `good`, `bad` or `open`: the interval is below 0, above it, or holds it."""
+    return "good" if row.high < 0 else "bad" if row.low > 0 else "open"
+
+
+def tone_of(rows: pd.DataFrame) -> str:
+    """Return the tone of the whole: that of the family's worst."""
+    tones = {tone(row) for row in rows[rows["in_family"]].itertuples()}
+    return "bad" if "bad" in tones else "open" if "open" in tones else "good"
+
+
+def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
+    """Return the outcome in two sentences, those that the subject did not beat first."""
+    mine = found[(found["budget"] == budget) & found["in_family"]]
+    won: list[str] = mine.loc[(mine["effect"] < 0) & (mine["p_holm"] < LEVEL), "arm"].tolist()
+    lost: list[str] = mine.loc[(mine["effect"] > 0) & (mine["p_holm"] < LEVEL), "arm"].tolist()
+    unclear = [arm for arm in mine["arm"] if arm not in (*won, *lost)]
+    parts = [f"lost to {layout.listing(lost)}"] if lost else []
+    parts += [f"cannot be told apart from {layout.listing(unclear)}"] if unclear else []
+    parts += [f"beat {layout.listing(won)}"] if won else []
+    values = "; ".join(
+        f"{row['arm']} {number(row['effect'], 3, True)} ({span(row['low'], row['high'])})" for row in mine.to_dict("records")
+    )
+    return (
+        f"{plan.subject} {'; it '.join(parts)} (p < {LEVEL}, adjusted for {len(found[found['in_family']])} comparisons), each training on "
+        f"{budget:,} tokens. Its held-out loss minus theirs, nats a token: {values}."
+    )
+
+
+def planned_text(plan: "Plan", manifest: dict[str, Any]) -> str:
+    """Return what was fixed before the first arm was trained, and when."""
+    claim = f"Claim: {plan.claim} " if plan.claim else ""
+    when = manifest["provenance"]["started"]
+    return (
+        f"{claim}Rows, seeds, settings and test of this comparison are those of {manifest['directory']}, made {when} before any arm was "
+        "trained; compare has no setting that could change them."
+    )
+
+
+def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Table:
+    """Return one row a budget and arm, the lowest loss first."""
+    heads = ("arm", "tokens, at most", "rows", "answer tokens", "loss", f"{plan.subject} minus it", "95% interval")
+    heads += ("p (seeds)", "p (rows)", "p (Holm)", "seeds won", "rows won")
+    rows = []
+    for budget in plan.budgets:
+        here = found[found["budget"] == budget]
+        subject = (Cell(plan.subject), Cell(f"{budget:,}", budget), *_size(sizes, budget, plan.subject))
+        rows.append((here["subject_loss"].iloc[0], (*subject, num(here["subject_loss"].iloc[0]), *[Cell("")] * 7)))
+        rows += [(row.loss, _row(row, sizes)) for row in here.itertuples()]
+    ordered = sorted(rows, key=lambda row: (row[1][1].sort or 0, row[0]))
+    note = (
+        f"Loss in nats a token. {plan.subject} minus the arm: below 0, {plan.subject} is better. p: two-sided sign-flip over seeds and over "
+        "rows; Holm adjusts the larger of the two over the planned family and all budgets. Won: share in which the subject's loss is lower."
+    )
+    return Table("effects", heads, tuple(cells for _, cells in ordered), note, strong=plan.subject)
+
+
+def _row(row: Any, sizes: pd.DataFrame) -> tuple[Cell, ...]:
+    place = (Cell(row.arm), Cell(f"{row.budget:,}", row.budget), *_size(sizes, row.budget, row.arm), num(row.loss))
+    tests = tuple(
+        Cell(probability(None if np.isnan(p) else p), None if np.isnan(p) else p) for p in (row.p_seeds, row.p_rows, row.p_holm)
+    )
+    won = tuple(Cell(f"{100 * share:.0f}%", share) for share in (row.seeds_won, row.rows_won))
+    return (*place, num(row.effect, 3, True, tone=tone(row)), Cell(span(row.low, row.high), row.low), *tests, *won)
+
+
+def _size(sizes: pd.DataFrame, budget: int, arm: str) -> tuple[Cell, Cell]:
+    found: Any = sizes.loc[(budget, arm)] if (budget, arm) in sizes.index else {"rows": 0, "labels": 0}
+    return count(float(found["rows"])), count(float(found["labels"]))
+
+
+def arms_figure(draw: figures.Draw, losses: pd.DataFrame, plan: "Plan", budget: int) -> layout.Figure:
+    """Draw the loss of each arm, a ring a seed."""
+    from dataclasses import replace
+
+    from playpen.paired import interval
+
+    values = {arm: matrix(losses, budget, arm) for arm in plan.arms if plan.arms[arm].kind not in ("everything", "nothing")}
+    seeds = {arm: each.mean(axis=1).tolist() for arm, each in values.items()}
+    centre, spread = np.mean(list(values.values()), axis=0), np.sqrt(len(values) / (len(values) - 1))
+    spans = {}
+    for arm, each in values.items():  # Cousineau 2005, Morey 2008: without what all arms share
+        low, high = interval(spread * (each - centre), plan.seed)
+        middle = float(spread * (each - centre).mean())
+        spans[arm] = (float(each.mean()) + low - middle, float(each.mean()) + high - middle)
+    free = [arm for arm in plan.arms if arm not in values]
+    named: figures.Draw = lambda name, *rest: draw(f"{name}_{budget}", *rest)  # noqa: E731
+    figure = figures.arms_figure(
+        named, seeds, spans, plan.subject, {arm: float(matrix(losses, budget, arm).mean()) for arm in free}
+    )
+    return replace(figure, caption=f"At {budget:,} tokens. {figure.caption}")
+
+
+def budget_figure(draw: figures.Draw, found: pd.DataFrame, plan: "Plan") -> layout.Figure:
+    """Draw the effect against the budget, a line an arm of the family."""
+    names = found.loc[found["in_family"], "arm"].unique()
+
+    def paint(axes: Any) -> None:
+        axes.axhline(0, color=drawing.INK, lw=0.9)
+        for i, arm in enumerate(names):
+            mine = found[found["arm"] == arm].sort_values("budget")
+            color = drawing.SERIES[i % len(drawing.SERIES)]
+            axes.plot(mine["budget"], mine["effect"], "-o", color=color, ms=4, lw=1.4, label=arm)
+            axes.fill_between(mine["budget"], mine["low"], mine["high"], color=color, alpha=0.12, lw=0)
+        axes.set_xscale("log")
+        axes.set_xticks(sorted(plan.budgets), [f"{budget:,}" for budget in sorted(plan.budgets)])
+        axes.minorticks_off()
+        axes.set_xlabel("tokens trained on")
+        axes.set_ylabel(f"{plan.subject} minus the arm (nats a token)")
+        axes.legend()
+
+    told = found[found["in_family"]].to_dict("records")
+    points = "; ".join(f"{row['arm']} at {row['budget']:,}: {number(row['effect'], 3, True)}" for row in told)
+    caption = f"Below 0, {plan.subject} has the lower loss. Bands: 95% intervals over seeds and rows."
+    return draw("budgets", paint, f"Effect against budget: {points}.", caption, 3.4)

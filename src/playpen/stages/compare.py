@@ -1,0 +1,141 @@
+"""Train the arms of a comparison that was planned before, and say how far each rival is from the subject.
+
+    playpen compare --plan runs/world/plan --model runs/world/base --data runs/world/data --init runs/world/first
+
+Question: does training on the subject's pick lower the held-out target loss against every rival, at the same number of tokens?
+
+Everything that could shape the outcome stands in the plan (`preregister`): the rows of each arm, the seeds, the settings, the test.
+Each arm is trained once a seed and budget from the same model, and the loss of every row of the `test` split is measured, in
+nats a token of the answers' own. Arms are paired by seed and row. The effect is subject minus rival (below 0, the subject is better)
+with its 95 % interval over seeds and rows; p is the larger of two sign-flip tests, over seeds and over rows, so that neither
+a lucky training nor a few lucky rows make a claim; it is adjusted over the plan's family and all budgets (Holm 1979).
+
+Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
+trains two arms at a time. A killed run goes on with the training that it was at.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from playpen.config import Input, PlaypenError, config
+from playpen.tables import read_table, write_json, write_table
+
+if TYPE_CHECKING:
+    from playpen.machine import Machine
+    from playpen.retraining import Task
+    from playpen.stages import preregister
+
+VERSION = 1
+RESUMABLE = True
+
+
+@config
+class Config:
+    """Train the arms of a planned comparison."""
+
+    plan: Input
+    """The plan, of preregister."""
+    model: Input
+    """The base model that the plan names."""
+    data: Input
+    """The data that the plan names."""
+    init: Input | None = None
+    """The adapter that the plan names, if it names one."""
+    title: str = "Comparison"
+    """Heading of the page."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Draws of seeds and rows behind each interval."""
+
+
+def run(config: Config, out: Path, machine: "Machine") -> None:
+    """Train what is not there yet, then write the tables and the page."""
+    from playpen.comparison import effects, numbers
+    from playpen.comparison_page import write_page
+
+    plan = read_plan(config)
+    trained, took = train_arms(config, plan, out, machine)
+    write_table(out / "losses.parquet", trained)
+    found = effects(trained, plan, config.bootstrap)
+    write_table(out / "effects.parquet", found)
+    sizes = arm_sizes(config, plan)
+    write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
+    write_page(out, config, plan, found, trained, sizes)
+    shutil.rmtree(out / "work", ignore_errors=True)
+
+
+def read_plan(config: Config) -> "preregister.Config":
+    """Return the plan; raises when it is no plan, or of another model, data or adapter."""
+    from playpen import artifact
+    from playpen.config import make_config
+    from playpen.stages import preregister
+
+    manifest = artifact.read_manifest(config.plan)
+    if manifest["kind"] != "preregister":
+        raise PlaypenError(f"compare: {config.plan} is an artifact of {manifest['kind']}, expected one of preregister")
+    for name in ("model", "data", "init"):
+        planned, given = manifest["config"][name], getattr(config, name)
+        found = None if given is None else artifact.read_manifest(given)["fingerprint"]
+        if planned != found:
+            raise PlaypenError(
+                f"compare: the plan {config.plan} names {name} {planned}, but {given} is {found}; give the planned one"
+            )
+    return make_config(preregister.Config, manifest["config"], f"compare: {config.plan}")
+
+
+def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table `losses`; and the `seconds` that this run trained, `tokens` and `labels` of all trainings."""
+    from tqdm import tqdm
+
+    from playpen.comparison import trials
+    from playpen.retraining import spent, train_all
+
+    rows, targets = _rows(config, plan), read_table(config.data, "test", ["row_id", "input_ids", "labels"])
+    task = _task(config, plan, rows, targets, machine)
+    (out / "work").mkdir(exist_ok=True)
+    todo = trials(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
+    every = {trial.job.file: trial.job for trial in todo}  # an arm that no budget changes stands in each
+    jobs, started = [job for file, job in every.items() if not file.exists()], time.monotonic()
+    with tqdm(total=len(every), initial=len(every) - len(jobs), desc="compare", unit="training", disable=None) as bar:
+        for _ in train_all(task, jobs):
+            bar.update()
+    took = {"seconds": round(time.monotonic() - started, 2), **spent(task, list(every.values()))}
+    parts = []
+    for trial in todo:
+        place = {"budget": trial.budget, "arm": trial.arm, "seed": trial.job.seed}
+        parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(trial.job.file)}))
+    return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), took
+
+
+def _rows(config: Config, plan: "preregister.Config") -> pd.DataFrame:
+    from playpen.tables import read_splits
+
+    columns = ["row_id", "source", "input_ids", "labels", "num_tokens", "num_labels"]
+    return read_splits(config.data, plan.splits, columns).sort_values("row_id", ignore_index=True)
+
+
+def _task(config: Config, plan: "preregister.Config", rows: pd.DataFrame, targets: pd.DataFrame, machine: "Machine") -> "Task":
+    """Return what all trainings share; the targets' labels are the answers' own tokens, as in `evaluate`."""
+    from playpen.chat import without_end_of_turn
+    from playpen.models import load_tokenizer
+    from playpen.retraining import Rows, Task
+    from playpen.stages import finetune, retrain
+
+    tokenizer = load_tokenizer(config.model)
+    words = [without_end_of_turn(labels, tokenizer) for labels in targets["labels"]]
+    named = {"model": config.model, "data": config.data, "init": config.init}
+    settings = finetune.Config(**{name: named.get(name, getattr(plan, name)) for name in retrain.TRAINING})
+    trained, measured = Rows(rows["input_ids"].tolist(), rows["labels"].tolist()), Rows(targets["input_ids"].tolist(), words)
+    return Task(settings, trained, measured, machine)
+
+
+def arm_sizes(config: Config, plan: "preregister.Config") -> pd.DataFrame:
+    """Return rows, tokens and labels of each arm, the means over its seeds: indexed by (budget, arm)."""
+    from playpen.stages import preregister
+
+    return preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])

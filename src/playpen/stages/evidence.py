@@ -1,0 +1,183 @@
+"""Put on one page what a sceptic asks for: do the labels hold, does the prediction, against whom, and at what price?
+
+    playpen evidence --classifier runs/world/classifier --validation runs/world/validation --comparison runs/world/comparison
+
+Reads one artifact of classify, one of validate and one of compare, and what they were made from where it lies beside them. Each
+claim has a figure and what it needs; the first sentence of the page names every claim that does not hold. The three must
+belong together: the predictions that were judged and picked from are of this classifier, and all are of the same data.
+
+Writes `evidence.json` (LDS of the labels, of every rival and what the prediction retains; AUROC of features and of each control;
+each arm's effect; the claims), `index.html`, `report.md`, `figures/`, `summary.txt`, and `metrics.json` with the costs too. The same
+artifacts give the same bytes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from playpen.config import Input, PlaypenError, config, did_you_mean
+
+if TYPE_CHECKING:
+    from playpen.evidence import Found
+    from playpen.machine import Machine
+
+VERSION = 1
+KINDS = {"classifier": "classify", "validation": "validate", "comparison": "compare"}
+"""Which stage each input is an artifact of."""
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+@config
+class Config:
+    """What holds against a sceptic?"""
+
+    classifier: Input
+    """Artifact of classify: the classifier behind the predictions, against its controls."""
+    validation: Input
+    """Artifact of validate, with a keep-half bank and the labels as `reference`."""
+    comparison: Input
+    """Artifact of compare, whose plan's subject picks by the predictions."""
+    subject: str = "sae"
+    """What the predictions are called, among the scores of the validation and the arms of the plan alike."""
+    least_lds: Share = 0.4
+    """Least LDS of the labels."""
+    least_retained: Annotated[float, Field(gt=0)] = 0.8
+    """Least share of it that the predictions retain."""
+    least_auroc: Share = 0.85
+    """Least held-out AUROC of the best row of features."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """p, adjusted, below which an arm of the plan's family is beaten."""
+    lds_rivals: tuple[str, ...] = ("bm25", "rds")
+    """Scores of the validation above whose LDS intervals that of the labels must lie."""
+    controls: tuple[str, ...] = ("length", "source", "source_length", "source_length trees", "bm25", "hidden", "hidden trees")
+    """Rows of classify's report that the best row of features must be ahead of, overall and within a source."""
+    title: str = "Evidence"
+    """Heading of the page."""
+
+
+def run(config: Config, out: Path, machine: "Machine") -> None:
+    """Write the numbers, the page and its figures."""
+    from playpen import evidence, evidence_page
+    from playpen.report_page.figures import pen
+    from playpen.scorer_costs import scorer_costs
+    from playpen.tables import write_json
+
+    found = read(config)
+    made, costs = evidence.claims(config, found), scorer_costs(found.scores, config.subject, found.manifests)
+    numbers = evidence.plain(config, found, made)
+    evidence_page.write_page(evidence_page.make_page(config, found, made, costs, pen(out / "figures")), out)
+    write_json(out / "evidence.json", numbers)
+    write_json(out / "metrics.json", {**numbers, "costs": {cost.name: cost.plain() for cost in costs}})
+
+
+def read(config: Config) -> "Found":
+    """Read the three artifacts; raises where one is of another stage, or they do not belong together or lack a name."""
+    from playpen.evidence import Found
+    from playpen.report_page.sources import read_lineage
+    from playpen.stages import compare
+    from playpen.tables import has_table, read_metrics, read_table
+
+    manifests = read_lineage([config.classifier, config.validation, config.comparison])
+    classifier, validation, comparison = (read_input(config, name) for name in KINDS)
+    named = {name: comparison["config"][name] for name in ("plan", "model", "data", "init") if comparison["config"][name]}
+    made = {name: beside(manifests, mark, f"{name} of {config.comparison}") for name, mark in named.items()}
+    compared = compare.Config(**{name: manifest["path"] for name, manifest in made.items()})
+    plan = compare.read_plan(compared)
+    found = Found(
+        manifests=manifests,
+        classified=read_metrics(config.classifier),
+        gaps=read_table(config.classifier, "differences", ["model", "against", "measure", "value", "low", "high"]),
+        heldout=read_table(config.classifier, "heldout", ["row_id", "model", "label", "score", "prediction"]),
+        validated=read_metrics(config.validation),
+        judged={
+            name: read_table(config.validation, name) for name in ("lds", "tails", "recall") if has_table(config.validation, name)
+        },
+        scores=validation["config"]["scores"],
+        plan=plan,
+        planned=made["plan"],
+        effects=read_table(config.comparison, "effects"),
+        losses=read_table(config.comparison, "losses"),
+        sizes=compare.arm_sizes(compared, plan),
+    )
+    check_names(config, found)
+    check_together(config, found, classifier, validation, comparison)
+    return found
+
+
+def read_input(config: Config, name: str) -> dict[str, Any]:
+    """Return the manifest of one of the three inputs; raises when it is of another stage."""
+    from playpen.artifact import read_manifest
+
+    path = getattr(config, name)
+    manifest = read_manifest(path)
+    if manifest["kind"] != KINDS[name]:
+        raise PlaypenError(f"evidence: {name} {path} is an artifact of {manifest['kind']}, expected one of {KINDS[name]}")
+    return manifest
+
+
+def beside(manifests: Mapping[str, dict[str, Any]], mark: str, what: str) -> dict[str, Any]:
+    """Return the manifest of a fingerprint that was found; raises when it was not, and says what it is."""
+    if mark not in manifests:
+        raise PlaypenError(f"evidence: {mark}, the {what}, does not lie beside it; bring it there, or run the plan again")
+    return manifests[mark]
+
+
+def check_names(config: Config, found: "Found") -> None:
+    """Raise when an artifact lacks something that the claims name."""
+    if found.validated.get("reference") is None:
+        raise PlaypenError(f"evidence: {config.validation} names no labels; validate with reference set to their name")
+    if "lds" not in found.validated:
+        raise PlaypenError(
+            f"evidence: {config.validation} has no LDS of random subsets kept; validate with a keep_half bank of retrain"
+        )
+    check_known("subject", config.subject, list(found.scores), f"scores of {config.validation}")
+    if found.plan.subject != config.subject:
+        raise PlaypenError(
+            f"evidence: subject is '{config.subject}', but the subject of the plan of {config.comparison} is '{found.plan.subject}'; "
+            "the predictions must be called the same in both"
+        )
+    for name in config.lds_rivals:
+        check_known(
+            "lds_rivals",
+            name,
+            [known for known in found.validated["lds"] if known != "retained"],
+            f"scores of {config.validation}",
+        )
+    if found.classified["models"][found.best]["uses"] != "features":
+        raise PlaypenError(
+            f"evidence: the best row of {config.classifier}, '{found.best}', is not of SAE features; classify with l2 or trees"
+        )
+    for name in config.controls:
+        check_known("controls", name, list(dict.fromkeys(found.gaps["against"])), f"controls of {config.classifier}")
+
+
+def check_known(field: str, name: str, known: list[str], what: str) -> None:
+    """Raise when a name is not among those known."""
+    if name not in known:
+        raise PlaypenError(f"evidence: {field} names '{name}', which is none of the {what}{did_you_mean(name, known)}")
+
+
+def check_together(config: Config, found: "Found", classifier: dict, validation: dict, comparison: dict) -> None:
+    """Raise when the three artifacts speak of different predictions, classifiers or data."""
+    from playpen.report_page.sources import behind
+
+    mark = found.scores[config.subject]
+    picked = found.planned["config"]["arms"][config.subject].get("scores")
+    if picked != mark:
+        raise PlaypenError(
+            f"evidence: {config.validation} judged the scores {mark} as '{config.subject}', but the arm of that name in "
+            f"{config.comparison} picks by {picked}; compare and validate the same scores"
+        )
+    predictions = beside(found.manifests, mark, f"scores '{config.subject}' of {config.validation}")
+    if classifier["fingerprint"] not in behind(predictions, found.manifests):
+        raise PlaypenError(
+            f"evidence: the scores '{config.subject}' ({predictions['directory']}) were not made by the classifier {config.classifier}; "
+            "give the one that they were predicted by"
+        )
+    data = {name: made["config"]["data"] for name, made in zip(KINDS, (classifier, validation, comparison), strict=True)}
+    if len(set(data.values())) > 1:
+        told = ", ".join(f"{name} {mark}" for name, mark in data.items())
+        raise PlaypenError(f"evidence: the three artifacts are of different data ({told}); make them from the same")
