@@ -5,13 +5,13 @@ import numpy as np
 from playpen.config import PlaypenError
 
 LEVELS = 4
-"""Parts of [0, 1] that every fold holds in about equal shares; for a 0/1 target, its two classes."""
+"""Parts of a target's order that every fold holds in about equal shares; of a 0/1 target, its two classes."""
 INNER = 5
 """Inner folds, of which one at a time is held out to choose a penalty or a number of epochs."""
 
 
 def grouped_folds(target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each row, int64 [n] in 0..folds-1, stratified by `target` (in [0, 1]) and whole by `group`.
+    """Return the fold of each row, int64 [n] in 0..folds-1, stratified by `target` and whole by `group`.
 
     Raises when there are fewer groups than folds, among all rows or at one level of the target.
     """
@@ -38,7 +38,10 @@ def fewest_groups(target: np.ndarray, group: np.ndarray) -> int:
 
 
 def _level(target: np.ndarray) -> np.ndarray:
-    return np.minimum((target * LEVELS).astype(np.int64), LEVELS - 1)
+    """Return the class of each row where there are two, else which of `LEVELS` parts of about equal counts its target is in."""
+    if len(np.unique(target)) <= 2:
+        return (target == target.max()).astype(np.int64)
+    return np.digitize(target, np.quantile(target, np.linspace(0, 1, LEVELS + 1)[1:-1]))
 
 
 def _folds(target: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:

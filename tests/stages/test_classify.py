@@ -11,9 +11,10 @@ from tiny import write_artifact
 
 from playpen.config import PlaypenError, make_config
 from playpen.feature_table import Features
+from playpen.folds import grouped_folds
 from playpen.machine import Machine
 from playpen.saved_classifier import load_classifier
-from playpen.stages.classify import Config, Rank, Top, run, top_label
+from playpen.stages.classify import Config, Rank, Top, Value, run, top_label
 from playpen.tables import read_metrics, read_table, write_json, write_table
 
 ROWS = 400
@@ -122,12 +123,31 @@ def test_ks_and_features_are_ablated_in_one_report(inputs: dict[str, str], tmp_p
     )
 
 
-def test_ranks_can_be_learnt(inputs: dict[str, str], tmp_path: Path) -> None:
-    out = make(inputs, tmp_path / "out", label=Rank(), models=("statistics", "l1"))
+@pytest.mark.parametrize("label", [Rank(), Value()])
+def test_ranks_and_scores_can_be_learnt(inputs: dict[str, str], tmp_path: Path, label: Rank | Value) -> None:
+    out = make(inputs, tmp_path / "out", label=label, models=("statistics", "l1"))
     report = read_table(out, "report").set_index("name")
     assert read_metrics(out)["best"] == "l1"
     assert report.loc["l1", "spearman"] > 0.6
     assert report.loc["l1", "calibration_error"] < 0.1
+
+
+def test_a_score_to_learn_keeps_its_distances_but_for_its_cut_tails() -> None:
+    score = np.array([-50.0, *range(100), 900.0])
+    target = Value(cut=0.02).target(score)
+    low, high = np.quantile(score, [0.02, 0.98])
+    assert (target.min(), target.max()) == (0, 1)
+    assert target == pytest.approx((np.clip(score, low, high) - low) / (high - low))
+    assert np.ptp(np.diff(target[5:-5])) < 1e-6
+    with pytest.raises(PlaypenError, match=r"the middle 98\.0% of the scores are all 1\.0"):
+        Value(cut=0.01).target(np.array([1.0] * 500 + [2.0]))
+
+
+def test_a_few_high_scores_are_in_every_fold(tmp_path: Path) -> None:
+    target = Value(cut=0).target(np.exp(np.random.default_rng(0).normal(size=400) * 2))
+    folds = grouped_folds(target, np.array([f"g{i}" for i in range(400)]), 5, 0)
+    assert (target > 0.75).sum() < 5
+    assert all((target[folds == fold] >= np.quantile(target, 0.75)).sum() >= 15 for fold in range(5))
 
 
 def test_the_top_is_exactly_its_share_also_among_ties() -> None:

@@ -35,7 +35,7 @@ def classifier_section(metrics: Mapping[str, Any], gaps: pd.DataFrame, heldout: 
     if saved in drawn:
         blocks.append(figures.classifiers_figure(draw, drawn, saved))  # type: ignore[arg-type]
     mine = heldout[heldout["model"] == saved]
-    chances = metrics.get("label") != "rank"  # an expected rank is no probability
+    chances = metrics.get("label", "top") == "top"  # an expected rank or score is no probability
     if len(mine) and chances and mine["label"].isin((0, 1)).all() and mine["prediction"].between(0, 1).all():
         blocks.append(figures.reliability_figure(draw, heldout, saved))
     if len(mine):

@@ -61,6 +61,29 @@ class Rank:
 
 
 @config
+class Value:
+    """What is learnt and predicted is the score itself, its tails cut, from 0 for the lowest to 1 for the highest.
+
+    Sums of such predictions are sums of expected scores, as of rows that are trained on together; ranks and tops lose what far better rows are worth.
+    """
+
+    kind: Suppress[Literal["value"]] = "value"
+    cut: Annotated[float, Field(ge=0, lt=0.25)] = 0.005
+    """Share of the rows at either end whose scores are cut to that of the next; 0 cuts none, and lets one row set the scale."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share of rows that AUROC and accuracy count as positive; nothing is learnt from it."""
+
+    def target(self, score: np.ndarray) -> np.ndarray:
+        """Return what is learnt, float32 [n] in [0, 1]."""
+        low, high = np.quantile(score, [self.cut, 1 - self.cut])
+        if low == high:
+            raise PlaypenError(
+                f"label: the middle {1 - 2 * self.cut:.1%} of the scores are all {low}; lower cut, or learn another label"
+            )
+        return ((np.clip(score, low, high) - low) / (high - low)).astype(np.float32)
+
+
+@config
 class Config:
     """Which attribution would an example get? Learnt from its fingerprint."""
 
@@ -74,7 +97,7 @@ class Config:
     """Try several fingerprints side by side as well, as if they were one; predict cannot use that row."""
     controls: dict[str, Input] = field(default_factory=dict)
     """Artifacts to beat, by name: their `scores`, and their `vectors` (of sentence embeddings, say) where they have them."""
-    label: Annotated[Top | Rank, Field(discriminator="kind")] = Top()
+    label: Annotated[Top | Rank | Value, Field(discriminator="kind")] = Top()
     """What is learnt from the scores."""
     models: tuple[Literal["statistics", "l1", "l2", "trees", "mean_pooling", "attention_pooling"], ...] = (
         "statistics",
