@@ -79,7 +79,7 @@ def check_save(trials: list[Trial], save: str | None) -> None:
     if not named.can_predict:
         why = "several features artifacts" if named.fingerprints and not named.fingerprints.alone else named.uses
         raise PlaypenError(
-            f"save names '{save}', which uses {why}: predict knows the features of one artifact alone; name one of {', '.join(able)}"
+            f"save names '{save}', which uses {why}: predict makes the features and hidden states of one artifact alone; name one of {', '.join(able)}"
         )
 
 

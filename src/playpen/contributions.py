@@ -38,6 +38,8 @@ class Contributions:
 
 def check_explained(classifier: SavedClassifier, where: str) -> None:
     """Raise when the predictions of a classifier have no contributions."""
+    if classifier.hidden:
+        raise PlaypenError(f"{where} sees hidden states, which nothing names; explain a classifier of features")
     if classifier.info["model"] not in EXPLAINED:
         raise PlaypenError(
             f"{where} is a classifier of kind '{classifier.info['model']}', whose predictions have no contributions that sum to them; "

@@ -11,7 +11,7 @@ import pyarrow as pa
 from playpen.classifiers import CLASSIFIERS
 from playpen.config import PlaypenError, make_config
 from playpen.feature_matrix import Arrays
-from playpen.feature_table import from_table
+from playpen.feature_table import dense, from_table
 from playpen.tables import write_json
 
 
@@ -24,8 +24,19 @@ class SavedClassifier:
     config: Any
     arrays: Arrays
 
+    @property
+    def hidden(self) -> bool:
+        """Whether it sees mean hidden states, in the place of features."""
+        return self.info.get("uses") == "hidden"
+
     def predict(self, features_table: pa.Table) -> np.ndarray:
-        """Return a prediction for each row of a features table: float32 [n] in [0, 1], higher = more helpful."""
+        """Return a prediction for each row of a features table: float32 [n] in [0, 1], higher = more helpful.
+
+        One that sees hidden states needs their column, `fingerprints.VECTOR`.
+        """
+        if self.hidden:
+            vectors, rows = features_table["vector"].combine_chunks().flatten().to_numpy(), features_table.num_rows
+            return self.config.predict(self.arrays, dense(vectors.reshape(rows, len(vectors) // max(rows, 1))))
         made = self.info["fingerprint"]
         features = from_table(features_table, made["num_features"], self.info["k"] or made["k"])
         return self.config.predict(self.arrays, features if self.info["model"] == "statistics" else features.without_columns())

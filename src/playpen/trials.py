@@ -54,7 +54,7 @@ class Trial:
     @property
     def can_predict(self) -> bool:
         """Whether predict can make all that it sees from tokens."""
-        return self.uses in ("features", "statistics") and self.fingerprints is not None and self.fingerprints.alone
+        return self.uses in ("features", "statistics", "hidden") and self.fingerprints is not None and self.fingerprints.alone
 
 
 def make_trials(config: "Config", rows: pd.DataFrame, sources: list[Fingerprints]) -> list[Trial]:

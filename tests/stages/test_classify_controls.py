@@ -256,7 +256,7 @@ def test_the_row_to_save_is_the_best_of_features_unless_another_is_named(world: 
     [
         (
             {"save": "source_length"},
-            "save names 'source_length', which uses metadata: predict knows the features of one artifact",
+            "save names 'source_length', which uses metadata: predict makes the features and hidden states of one artifact",
         ),
         ({"save": "l2 + source_length"}, r"which uses features\+metadata"),
         ({"save": "l3"}, "save names 'l3', which is no row of the report; known: l1, l2"),
@@ -276,7 +276,7 @@ def test_what_cannot_be_saved_or_joined_is_refused_in_one_line_before_the_work(
 
 def test_several_fingerprints_side_by_side_cannot_be_saved(world: World, tmp_path: Path) -> None:
     both = (world.own, world.fingerprint("second", world.features))
-    with pytest.raises(PlaypenError, match="which uses several features artifacts: predict knows"):
+    with pytest.raises(PlaypenError, match="which uses several features artifacts: predict makes"):
         world.classify(
             tmp_path / "out",
             world.scores("several", world.length_score),

@@ -11,6 +11,7 @@ import torch
 
 from playpen.classifiers import L1Logistic
 from playpen.config import PlaypenError
+from playpen.feature_table import dense
 from playpen.machine import Machine
 from playpen.models import model_files
 from playpen.saes import write_sae
@@ -69,6 +70,20 @@ def made(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made")
     predict.run(config(home), out, CPU)
     return out
+
+
+def test_a_classifier_of_hidden_states_predicts_from_those_of_the_rows(home: Path) -> None:
+    fields = {"models": ("l1",), "save": "hidden", "shuffles": 0, "folds": 2, "bootstrap": 10, "label": Top(quantile=0.4)}
+    inputs = {"features": (str(home / "features"),), "scores": str(home / "scores"), "data": str(home / "data")}
+    made = run_stage(home / "hidden_classifier", classify, **inputs, **fields)
+    shared = {"sae": str(home / "sae"), "model": str(home / "base"), "data": str(home / "data")}
+    found = read_table(run_stage(home / "hidden_predictions", predict, classifier=str(made), **shared), "scores")
+    saved, states = load_classifier(made), read_table(home / "large_features", "hidden")
+    assert (saved.info["model"], saved.info["uses"]) == ("l2", "hidden")
+    assert found["row_id"].tolist() == states["row_id"].tolist()
+    expected = saved.config.predict(saved.arrays, dense(np.stack(states["vector"].tolist())))
+    np.testing.assert_allclose(found["score"], expected, rtol=1e-5)
+    assert np.ptp(expected) > 0.01
 
 
 def test_predictions_equal_those_from_a_stored_features_table(home: Path, made: Path) -> None:

@@ -257,7 +257,7 @@ def fit_and_save(config: Config, chosen: "Trial", rows: pd.DataFrame, target: np
     arrays = chosen.classifier.fit(chosen.sees, target, rows["group"].to_numpy(), config.seed)
     info = {
         "name": chosen.name,
-        "model": chosen.model,
+        "model": next(name for name, kind in CLASSIFIERS.items() if type(chosen.classifier) is kind),
         "uses": chosen.uses,
         "k": chosen.k,
         "settings": to_plain(chosen.classifier),

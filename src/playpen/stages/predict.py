@@ -109,7 +109,7 @@ def predict_shard(classifier: Any, fingerprinter: Any, table: "pa.Table", heldou
 
     if file.exists():
         return False
-    ids, score = table["row_id"].to_pylist(), classifier.predict(fingerprint_rows(fingerprinter, table))
+    ids, score = table["row_id"].to_pylist(), classifier.predict(fingerprint_rows(fingerprinter, table, classifier.hidden))
     score = [heldout.get(row_id, float(own)) for row_id, own in zip(ids, score, strict=True)]
     write_table(file, pa.table({"row_id": table["row_id"].cast(pa.string()), "score": pa.array(score, pa.float32())}))
     return True
