@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 
@@ -164,6 +165,25 @@ def test_chats_are_told_in_the_models_template(home, tmp_path):
     tokenizer = load_tokenizer(home / "base")
     wanted = {tuple(tokenizer.apply_chat_template(tiny.make_chat(i), tokenize=True)["input_ids"]) for i in range(30)}
     assert len(wanted & {tuple(row.tolist()) for row in rows.ids}) > 10
+
+
+def test_a_text_on_the_hub_is_streamed_shuffled_and_told_by_its_name(home, tmp_path):
+    texts = [f"The green door number {i} opens to the north." for i in range(90)]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "set" / "train-00000.parquet")
+    control = {"kind": "hub", "dataset": f"{tmp_path}/set@main", "shuffle_buffer": 0}
+    rows = {
+        buffer: read_token_rows(
+            mix(config(home, prompts=None, tokens=None, control={**control, "shuffle_buffer": buffer}), tmp_path / str(buffer))
+        )
+        for buffer in (0, 30)
+    }
+    told = load_tokenizer(home / "base").batch_decode([row[1:] for row in rows[0].ids])
+    assert "".join(told).startswith(texts[0])
+    assert set(rows[0].source) == {f"{tmp_path}/set"}
+    assert not np.array_equal(rows[0].ids[0], rows[30].ids[0])
+    with pytest.raises(PlaypenError, match="has no texts in a column 'story'; it has text"):
+        mix(config(home, prompts=None, control={**control, "column": "story"}), tmp_path / "wrong")
 
 
 def test_the_same_seed_gives_the_same_corpus_and_another_seed_another(home, tmp_path):
