@@ -85,3 +85,15 @@ def test_matrices_that_do_not_pair_are_refused() -> None:
 def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     assert holm({"b": 0.04, "a": 0.01, "c": 0.03}) == pytest.approx({"b": 0.06, "a": 0.03, "c": 0.06})
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def test_where_seeds_and_items_vary_alike_the_largest_p_is_small_as_seldom_as_it_says() -> None:
+    rng, trials, found = np.random.default_rng(0), 300, {"flips": 0, "all": 0}
+    for trial in range(trials):
+        gap = rng.normal(size=(12, 1)) + rng.normal(size=(1, 14)) * (14 / 12) ** 0.5
+        effect = paired_effect(gap, np.zeros_like(gap), seed=trial, resamples=200)
+        flips = max(effect.p_seeds, effect.p_items)
+        found["flips"] += flips < 0.1
+        found["all"] += max(flips, effect.p_both) < 0.1
+    assert found["flips"] > 0.13 * trials
+    assert found["all"] < 0.13 * trials

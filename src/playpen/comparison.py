@@ -50,11 +50,10 @@ def matrix(losses: pd.DataFrame, budget: int, arm: str) -> np.ndarray:
 def effects(losses: pd.DataFrame, plan: "Config", bootstrap: int) -> pd.DataFrame:
     """Return one row a budget and rival.
 
-    Columns: budget, arm, loss (of the arm), subject_loss, effect (subject minus arm, nats a token), low, high (95 %), p_seeds, p_rows,
-    p (the larger), p_holm (over the family and all budgets, else empty), seeds_won and rows_won (shares of seeds and of rows in which
+    Columns: budget, arm, loss (of the arm), subject_loss, effect (subject minus arm, nats a token), low, high (95 %), p_seeds, p_rows, p_both,
+    p (the largest), p_holm (over the family and all budgets, else empty), seeds_won and rows_won (shares of seeds and of rows in which
     the subject's mean loss is lower), in_family.
     """
-    family = plan.family or tuple(name for name in plan.arms if name != plan.subject)
     found = []
     for budget in plan.budgets:
         subject = matrix(losses, budget, plan.subject)
@@ -63,9 +62,10 @@ def effects(losses: pd.DataFrame, plan: "Config", bootstrap: int) -> pd.DataFram
             effect = paired_effect(subject, other, plan.seed, bootstrap)
             means = {"loss": other.mean(), "subject_loss": subject.mean()}
             sizes = {"effect": effect.effect, "low": effect.low, "high": effect.high}
-            tests = {"p_seeds": effect.p_seeds, "p_rows": effect.p_items, "p": max(effect.p_seeds, effect.p_items)}
+            tests = {"p_seeds": effect.p_seeds, "p_rows": effect.p_items, "p_both": effect.p_both}
+            tests["p"] = max(tests.values())
             won = {"seeds_won": effect.lower / effect.seeds, "rows_won": float(((subject - other).mean(0) < 0).mean())}
-            found.append({"budget": budget, "arm": arm, **means, **sizes, **tests, **won, "in_family": arm in family})
+            found.append({"budget": budget, "arm": arm, **means, **sizes, **tests, **won, "in_family": arm in plan.tested})
     table = pd.DataFrame(found)
     mine = table[table["in_family"]]
     adjusted = holm({str(place): float(p) for place, p in mine["p"].items()})

@@ -35,6 +35,8 @@ class Found:
     """Its tables."""
     scores: Mapping[str, str]
     """Fingerprints of the scores that it judged, by name."""
+    banks: tuple[str, ...]
+    """Fingerprints of the banks that judged them."""
     plan: "Plan"
     planned: dict[str, Any]
     """The plan's manifest."""
@@ -49,14 +51,24 @@ class Found:
         return self.validated["reference"]
 
     @property
-    def best(self) -> str:
-        """The best row of features."""
-        return self.classified["best"]
+    def saved(self) -> str:
+        """The row of classify's report that made the predictions."""
+        return self.classified["saved"]
+
+    @property
+    def controls(self) -> list[str]:
+        """The rows of classify's report that features are held against."""
+        return list(dict.fromkeys(self.gaps["against"]))
 
     @property
     def largest(self) -> pd.DataFrame:
         """The rows of `effects` at the largest budget."""
         return self.effects[self.effects["budget"] == self.effects["budget"].max()]
+
+    @property
+    def family(self) -> pd.DataFrame:
+        """The rows of `effects` that the claim is about, at every budget."""
+        return self.effects[self.effects["in_family"]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ def _lds_claims(config: "Config", found: Found) -> list[Claim]:
 
 
 def _auroc_claims(config: "Config", found: Found) -> list[Claim]:
-    best = found.best
+    best = found.saved
     made = [_at_least(f"AUROC of {best}", found.classified["models"][best]["auroc"], config.least_auroc)]
     gaps = found.gaps[found.gaps["model"] == best].set_index(["against", "measure"])
     for control in config.controls:
@@ -119,8 +131,9 @@ def _auroc_claims(config: "Config", found: Found) -> list[Claim]:
 
 def _arm_claims(config: "Config", found: Found) -> list[Claim]:
     made = []
-    for row in found.largest[found.largest["in_family"]].to_dict("records"):
-        p, arm = _known(row["p_holm"]), row["arm"]
+    several = found.effects["budget"].nunique() > 1
+    for row in found.family.to_dict("records"):
+        p, arm = _known(row["p_holm"]), row["arm"] + (f" at {row['budget']:,} tokens" if several else "")
         claim = f"{config.subject} has a lower held-out loss than {arm} (p < {config.level:g}, Holm)"
         told = f"{number(row['effect'], 3, True)} nats a token, p {probability(p)}"
         failure = f"{config.subject} does not beat {arm} at p < {config.level:g} ({told})"
@@ -144,7 +157,7 @@ def plain(config: "Config", found: Found, made: list[Claim]) -> dict[str, Any]:
             "retained": lds["retained"].get(config.subject, {}).get("value"),
             "rivals": {name: lds[name]["pooled"] for name in judged},
         },
-        "auroc": {"sae": models[found.best]["auroc"], "controls": {name: models[name]["auroc"] for name in controls}},
+        "auroc": {"sae": models[found.saved]["auroc"], "controls": {name: models[name]["auroc"] for name in controls}},
         "arms": {row["arm"]: {name: _known(row[name]) for name in columns} for row in found.largest.to_dict("records")},
         "claims": [claim.plain() for claim in made],
     }
@@ -157,12 +170,12 @@ def answer(config: "Config", found: Found, made: list[Claim]) -> str:
     first = f"All {len(made)} claims hold"
     if failed:
         first = f"Of {len(made)} claims {len(failed)} {verb} not hold: {'; '.join(claim.failure for claim in failed)}"
-    numbers, family = plain(config, found, made), found.largest[found.largest["in_family"]]
+    numbers, family = plain(config, found, made), found.family
     kept = numbers["lds"]["retained"]
     share = "a share that is not defined" if kept is None else number(kept)
     beaten = int(((family["effect"] < 0) & (family["p_holm"] < config.level)).sum())
     return (
         f"{first}. The labels have an LDS of {number(numbers['lds']['labels'])}, of which {config.subject} retains "
-        f"{share}; {found.best} tells helpful rows with an AUROC of {number(numbers['auroc']['sae'])}; "
-        f"{config.subject} beats {beaten} of {len(family)} planned rivals."
+        f"{share}; {found.saved} tells the labels' top from the rest with an AUROC of {number(numbers['auroc']['sae'])}; "
+        f"{config.subject} wins {beaten} of {len(family)} planned comparisons."
     )

@@ -21,7 +21,7 @@ def make_page(config: "Config", found: Found, made: list[Claim], costs: list[Cos
         Section(
             "The claims",
             "What each needs stands in the config of this artifact, its arms and their test in the plan.",
-            (claims_table(made),),
+            (claims_table(made, [name for name in found.controls if name not in config.controls]),),
         ),
         *validation_sections(config, found, draw),
         classifiers.classifier_section(found.classified, found.gaps, found.heldout, draw),
@@ -55,8 +55,8 @@ def write_page(page: Page, out: Path) -> None:
     (out / "summary.txt").write_text(text + "\n\npage: {path}/index.html\n")
 
 
-def claims_table(made: list[Claim]) -> Table:
-    """Return one row a claim, those that do not hold first."""
+def claims_table(made: list[Claim], unused: list[str]) -> Table:
+    """Return one row a claim, those that do not hold first; `unused` are controls that no claim is about."""
     rows = tuple(
         (
             Cell(claim.claim),
@@ -70,6 +70,7 @@ def claims_table(made: list[Claim]) -> Table:
         "Found and needed: the figure itself or, for what must be ahead, the lower end of the 95% interval and what it must exceed; "
         "for arms p, adjusted over the planned family, and the level. A dash is not defined, and does not hold."
     )
+    note += f" Controls of the report that no claim is about: {layout.listing(unused)}." if unused else ""
     return Table("claims", ("claim", "found", "needed", "holds"), rows, note)
 
 

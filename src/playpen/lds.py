@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from playpen.intervals import interval
+from playpen.progress import tqdm
 
 MEASURES = ("pooled", "per_target", "minus_length", "retained")
 COLUMNS = ["scores", *(name + end for name in MEASURES for end in ("", "_low", "_high")), "attainable"]

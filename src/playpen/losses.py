@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError
 from playpen.machine import Machine
+from playpen.progress import tqdm
 
 LOGITS = 2**26
 """Logits held at once: 256 MB in float32, about four times that while their gradient is made."""

@@ -35,6 +35,9 @@ class Effect:
     """Two-sided sign-flip p over items: could these very training runs differ so much by the choice of items alone?"""
     p_seeds: float
     """Exact two-sided sign-flip p over seeds: at least 2 / 2^seeds, so 3 seeds never give less than 0.25."""
+    p_both: float
+    """Two-sided p of Student's t with the interval's own error. Each sign flip holds the other factor as it is, so that where seeds and
+    items vary alike the larger of the two still finds three times too many effects."""
     lower: int
     """In how many seeds the subject's mean is the lower one."""
     seeds: int
@@ -49,7 +52,8 @@ def paired_effect(subject: ArrayLike, other: ArrayLike, seed: int = 0, resamples
     if left.shape != right.shape or left.size == 0 or not np.isfinite(left - right).all():
         raise ValueError(f"two full matrices of one shape are needed, found {left.shape} and {right.shape}, or values not finite")
     gap = left - right
-    low, high = interval(gap, seed, resamples)
+    error = standard_error(gap, seed, resamples)
+    low, high = _about(gap, error)
     means = gap.mean(axis=1)
     return Effect(
         effect=float(gap.mean()),
@@ -57,6 +61,7 @@ def paired_effect(subject: ArrayLike, other: ArrayLike, seed: int = 0, resamples
         high=high,
         p_items=sign_flip_p(gap.mean(axis=0), seed),
         p_seeds=sign_flip_p(means, seed),
+        p_both=_p(gap, error),
         lower=int((means < 0).sum()),
         seeds=gap.shape[0],
         items=gap.shape[1],
@@ -65,11 +70,21 @@ def paired_effect(subject: ArrayLike, other: ArrayLike, seed: int = 0, resamples
 
 def interval(values: Matrix, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of the mean of a `[seeds, items]` matrix; of a single cell it is the cell itself."""
+    return _about(values, standard_error(values, seed, resamples), level)
+
+
+def _about(values: Matrix, error: float, level: float = 0.95) -> tuple[float, float]:
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes seconds to import
 
-    error = standard_error(values, seed, resamples)
     reach = 0.0 if error == 0 else float(stdtrit(_degrees(values), 0.5 + level / 2)) * error
     return float(values.mean() - reach), float(values.mean() + reach)
+
+
+def _p(values: Matrix, error: float) -> float:
+    from scipy.special import stdtr
+
+    mean = abs(float(values.mean()))
+    return float(2 * stdtr(_degrees(values), -mean / error)) if error else float(mean == 0)
 
 
 def standard_error(values: Matrix, seed: int = 0, resamples: int = 2000) -> float:

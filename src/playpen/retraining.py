@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from playpen.chat import count_labels
 from playpen.config import PlaypenError
 from playpen.losses import TokenLists, backward_labels, pad, row_losses
 from playpen.machine import Machine
+from playpen.progress import tqdm
 from playpen.tables import unfinished
 from playpen.threads import one_thread
 

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
 from tyro.conf import Suppress
 
 from playpen.config import Input, PlaypenError, config
+from playpen.progress import tqdm
 from playpen.row_similarity import Measure, RowVectors, read_row_vectors
 from playpen.selection_budget import Walk, best_first, priorities, scores_of
 

@@ -232,6 +232,8 @@ def bad_inputs(home, tmp_path):
     yield {"tokens": 10}, "less than one block of context=64"
     yield {"tokens": None, "context": 256, **files(short(tmp_path))}, "fills not one block of context=256"
     yield {"prompts": str(home / "base")}, "no table 'prompts'"
+    collection = tiny.write_artifact(tmp_path / "collection", "import-prompts", lambda out: None)
+    yield {"prompts": str(collection)}, "is a collection, of import-prompts; mix its export: playpen export-prompts"
 
 
 def short(tmp_path):

@@ -7,8 +7,8 @@ Question: does training on the subject's pick lower the held-out target loss aga
 Everything that could shape the outcome stands in the plan (`preregister`): the rows of each arm, the seeds, the settings, the test.
 Each arm is trained once a seed and budget from the same model, and the loss of every row of the `test` split is measured, in
 nats a token of the answers' own. Arms are paired by seed and row. The effect is subject minus rival (below 0, the subject is better)
-with its 95 % interval over seeds and rows; p is the larger of two sign-flip tests, over seeds and over rows, so that neither
-a lucky training nor a few lucky rows make a claim; it is adjusted over the plan's family and all budgets (Holm 1979).
+with its 95 % interval over seeds and rows; p is the largest of three: sign-flips over seeds and over rows, so that neither
+a lucky training nor a few lucky rows make a claim, and Student's t with the error of both together; it is adjusted over the plan's family and all budgets (Holm 1979).
 
 Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
 trains two arms at a time. A killed run goes on with the training that it was at.
@@ -78,6 +78,10 @@ def read_plan(config: Config) -> "preregister.Config":
     manifest = artifact.read_manifest(config.plan)
     if manifest["kind"] != "preregister":
         raise PlaypenError(f"compare: {config.plan} is an artifact of {manifest['kind']}, expected one of preregister")
+    if wrong := artifact.verify(Path(config.plan)):
+        raise PlaypenError(
+            f"compare: the plan {config.plan} is no longer what was planned ({wrong[0]}); make it again, under another seed"
+        )
     for name in ("model", "data", "init"):
         planned, given = manifest["config"][name], getattr(config, name)
         found = None if given is None else artifact.read_manifest(given)["fingerprint"]
@@ -90,9 +94,8 @@ def read_plan(config: Config) -> "preregister.Config":
 
 def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the table `losses`; and the `seconds` that this run trained, `tokens` and `labels` of all trainings."""
-    from tqdm import tqdm
-
     from playpen.comparison import trials
+    from playpen.progress import tqdm
     from playpen.retraining import spent, train_all
 
     rows, targets = _rows(config, plan), read_table(config.data, "test", ["row_id", "input_ids", "labels"])

@@ -23,9 +23,9 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
-from tqdm import tqdm
 
 from playpen.config import Input, PlaypenError, config
+from playpen.progress import tqdm
 from playpen.tables import read_table, write_json, write_table
 
 if TYPE_CHECKING:

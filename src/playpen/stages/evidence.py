@@ -96,6 +96,7 @@ def read(config: Config) -> "Found":
             name: read_table(config.validation, name) for name in ("lds", "tails", "recall") if has_table(config.validation, name)
         },
         scores=validation["config"]["scores"],
+        banks=tuple(validation["config"]["banks"]),
         plan=plan,
         planned=made["plan"],
         effects=read_table(config.comparison, "effects"),
@@ -146,12 +147,12 @@ def check_names(config: Config, found: "Found") -> None:
             [known for known in found.validated["lds"] if known != "retained"],
             f"scores of {config.validation}",
         )
-    if found.classified["models"][found.best]["uses"] != "features":
+    if found.classified["models"][found.saved]["uses"] != "features":
         raise PlaypenError(
-            f"evidence: the best row of {config.classifier}, '{found.best}', is not of SAE features; classify with l2 or trees"
+            f"evidence: the row that {config.classifier} saved, '{found.saved}', is not of SAE features alone; classify with save left out"
         )
     for name in config.controls:
-        check_known("controls", name, list(dict.fromkeys(found.gaps["against"])), f"controls of {config.classifier}")
+        check_known("controls", name, found.controls, f"controls of {config.classifier}")
 
 
 def check_known(field: str, name: str, known: list[str], what: str) -> None:
@@ -177,7 +178,25 @@ def check_together(config: Config, found: "Found", classifier: dict, validation:
             f"evidence: the scores '{config.subject}' ({predictions['directory']}) were not made by the classifier {config.classifier}; "
             "give the one that they were predicted by"
         )
+    check_labels(config, found, classifier)
     data = {name: made["config"]["data"] for name, made in zip(KINDS, (classifier, validation, comparison), strict=True)}
     if len(set(data.values())) > 1:
         told = ", ".join(f"{name} {mark}" for name, mark in data.items())
         raise PlaypenError(f"evidence: the three artifacts are of different data ({told}); make them from the same")
+
+
+def check_labels(config: Config, found: "Found", classifier: dict) -> None:
+    """Raise when the labels judged are not made as those that were learnt, or were judged on the targets that they aim at."""
+    learnt = beside(found.manifests, classifier["config"]["scores"], f"scores of {config.classifier}")
+    judged = beside(found.manifests, found.scores[found.reference], f"scores '{found.reference}' of {config.validation}")
+    here, there = ({**made["config"], "split": "", "kind": made["kind"]} for made in (learnt, judged))
+    if differ := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
+        raise PlaypenError(
+            f"evidence: {config.validation} judges other labels, '{found.reference}', than {config.classifier} learnt: {differ[0]} is "
+            f"{there.get(differ[0])} there and {here.get(differ[0])} here; attribute both splits in the same way"
+        )
+    for mark in found.banks:
+        if beside(found.manifests, mark, f"bank of {config.validation}")["config"]["targets"] == "query":
+            raise PlaypenError(
+                f"evidence: a bank of {config.validation} measured the queries, at which the labels aim; retrain with targets test"
+            )

@@ -44,10 +44,9 @@ class Config:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the table `scores` (row_id, score) in shards, and `metrics.json`."""
-    from tqdm import tqdm
-
     from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
     from playpen.models import check_tokens
+    from playpen.progress import tqdm
     from playpen.saved_classifier import load_classifier
     from playpen.tables import count_rows, iter_table, write_json
 

@@ -107,7 +107,7 @@ class Config:
     subject: str
     """The arm that is held against the others."""
     family: tuple[str, ...] = ()
-    """Arms that the claim is about: p values are adjusted over them and all budgets. Left out: every arm but the subject."""
+    """Arms that the claim is about: p values are adjusted over them and all budgets. Left out: every arm within the budget but the subject."""
     budgets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     """Tokens that an arm may train on; each is a comparison of its own."""
     seeds: PositiveInt = 10
@@ -154,6 +154,12 @@ class Config:
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError("budgets holds something twice")
         return self
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The family, or all arms within the budget but the subject."""
+        free = (Everything, Nothing)
+        return self.family or tuple(name for name, arm in self.arms.items() if name != self.subject and not isinstance(arm, free))
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
@@ -223,15 +229,18 @@ def _other(config: Config, name: str, rows: pd.DataFrame, kept: dict[str, np.nda
 
 def plan_text(config: Config) -> str:
     """Return the plan in words."""
-    family = config.family or tuple(name for name in config.arms if name != config.subject)
-    claim = f"Claim: {config.claim}\n\n" if config.claim else ""
+    claim, least = (
+        f"Claim: {config.claim}\n\n" if config.claim else "",
+        2 / 2**config.seeds * len(config.tested) * len(config.budgets),
+    )
     return (
         f"# Comparison, as planned\n\n{claim}"
         f"- Subject: `{config.subject}`. Held against, with p values adjusted over all of them and all budgets (Holm): "
-        f"{', '.join(f'`{name}`' for name in family)}.\n"
+        f"{', '.join(f'`{name}`' for name in config.tested)}.\n"
         f"- Arms: {', '.join(f'`{name}`' for name in config.arms)}; budgets: {', '.join(map(str, config.budgets))} tokens.\n"
         f"- {config.seeds} seeds, from {config.seed}; each arm is trained once a seed and budget, all from the same model, "
         f"{config.epochs:g} epochs at a learning rate of {config.lr:g}.\n"
-        "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the larger of "
-        "two sign-flip p values, over seeds and over rows. Interval: 95 %, over both.\n"
+        "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the largest of "
+        "three p values: sign-flips over seeds and over rows, and Student's t over both. Interval: 95 %, over both.\n"
+        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}.\n"
     )

@@ -197,9 +197,8 @@ class Config:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables of the bank and its numbers; every finished training is kept under `work/` until all are."""
-    from tqdm import tqdm
-
     from playpen.models import check_tokens
+    from playpen.progress import tqdm
     from playpen.retraining import spent, train_all
 
     check_tokens(config.data, config.model)
