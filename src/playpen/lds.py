@@ -122,7 +122,7 @@ def lds_table(summed: Mapping[str, np.ndarray], losses: np.ndarray, reference: s
     """Return one row a scorer, and one for the ceiling where there are two seeds.
 
     `summed` as in `judge`, `length` among them; `losses` is [M, seeds, T]. Columns: scores; `pooled`, `per_target`,
-    `minus_length` (pooled, less that of the length) and `retained`, each with `_low` and `_high`; `attainable` of the
+    `minus_length` (pooled, less that of the length, or of its opposite where short answers help) and `retained`, each with `_low` and `_high`; `attainable` of the
     ceiling; subsets, seeds, targets. NaN where there is no such number.
     """
     samples = make_draws(len(losses), losses.shape[2], draws, seed)
@@ -130,7 +130,7 @@ def lds_table(summed: Mapping[str, np.ndarray], losses: np.ndarray, reference: s
     rows = []
     for name, lds in found.items():
         row = {"scores": name, **_columns("pooled", lds.pooled), **_columns("per_target", lds.per_target)}
-        row |= _columns("minus_length", lds.pooled - found["length"].pooled) if name != "length" else {}
+        row |= _columns("minus_length", lds.pooled - np.abs(found["length"].pooled)) if name != "length" else {}
         if reference is not None and name != reference and told(found[reference].pooled)[1] > 0:
             row |= _columns("retained", lds.pooled / found[reference].pooled)
         rows.append(row)

@@ -182,6 +182,21 @@ def test_scores_of_other_rows_and_a_budget_too_small_are_one_line(home: Path, tm
         preregister.run(plan_of(home, arms=arms), tmp_path, CPU)
     with pytest.raises(PlaypenError, match="arm 'sae' keeps no row at a budget of 1 tokens; raise the budget"):
         preregister.run(plan_of(home, budgets=(1,)), tmp_path, CPU)
+    with pytest.raises(
+        PlaypenError, match=r"a budget of 99999 tokens takes all \d+ of pool, so that every arm would be the same"
+    ):
+        preregister.run(plan_of(home, budgets=(99999,)), tmp_path, CPU)
+
+
+def test_a_plan_that_was_changed_after_it_was_made_is_refused(home: Path, tmp_path: Path) -> None:
+    made = run_plan(
+        make_plan({"plan": {"kind": "preregister", **plan_values(home, seed=9)}}), tmp_path, CPU, say=lambda line: None
+    )["plan"]
+    chosen = read_table(made, "choices")
+    write_table(made / "choices.parquet", chosen[chosen["arm"] != "random"])
+    cfg = compare.Config(plan=str(made), model=str(home / "base"), data=str(home / "data"))
+    with pytest.raises(PlaypenError, match=r"is no longer what was planned \(choices.parquet: changed\)"):
+        compare.run(cfg, tmp_path, CPU)
 
 
 def test_a_plan_of_another_model_is_refused(home: Path, compared: tuple[Path, Path], tmp_path: Path) -> None:

@@ -168,6 +168,11 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
 
     check_tokens(config.data, config.model)
     rows = read_splits(config.data, config.splits, ["row_id", "source", "num_tokens", "num_labels"])
+    if max(config.budgets) >= rows["num_tokens"].sum():
+        raise PlaypenError(
+            f"preregister: a budget of {max(config.budgets)} tokens takes all {rows['num_tokens'].sum()} of {' + '.join(config.splits)}, so "
+            "that every arm would be the same; lower budgets"
+        )
     chosen = choices(config, rows)
     write_table(out / "choices.parquet", chosen)
     write_json(out / "metrics.json", {"arms": sizes(chosen, rows).to_dict("records")})
