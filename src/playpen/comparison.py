@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Training:
     """One training of an arm."""
 
     budget: int
@@ -24,7 +24,7 @@ class Trial:
     job: Job
 
 
-def trials(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Path) -> list[Trial]:
+def trainings(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Path) -> list[Training]:
     """Return every training of the plan; `row_ids` are those of the rows, in ascending order.
 
     Arms that no budget changes are trained once a seed and stand in every budget.
@@ -37,7 +37,7 @@ def trials(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Pat
             for seed in range(plan.seed, plan.seed + plan.seeds):
                 free = plan.arms[arm].kind in ("everything", "nothing")
                 file = work / f"{'any' if free else budget}-{quote(arm, safe='')}-{seed}.npy"
-                found.append(Trial(budget, arm, Job(file, kept.get((budget, arm, seed), np.array([], np.int64)), seed)))
+                found.append(Training(budget, arm, Job(file, kept.get((budget, arm, seed), np.array([], np.int64)), seed)))
     return found
 
 

@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 
 from playpen.intervals import Statistic
+from playpen.selection_budget import LENGTH_BINS, length_bin
 
 BINS = 10
 """Equal-mass bins of the calibration error."""
-LENGTH_BINS = 8
-"""Equal-count bins of the number of tokens, and of answer tokens, within which `_within_source_length` compares rows."""
-
 RANKING = ("auroc", "spearman")
 STRATA = ("", "_within_source", "_within_source_length")
 NAMES = (*(name + where for where in STRATA for name in RANKING), "accuracy", "calibration_error", "brier")
@@ -58,13 +56,8 @@ def measures(rows: pd.DataFrame, target: np.ndarray, predictions: Sequence[np.nd
 def strata_of(rows: pd.DataFrame) -> list[np.ndarray]:
     """Return the stratum of each row, int64 [n], for each of `STRATA`: all rows, the source, the source and both length bins."""
     source = np.unique(rows["source"].astype(str), return_inverse=True)[1]
-    tokens, labels = (length_bin(rows[name].to_numpy()) for name in ("num_tokens", "num_labels"))
+    tokens, labels = (length_bin(rows[name]).to_numpy() for name in ("num_tokens", "num_labels"))
     return [np.zeros(len(rows), np.int64), source, (source * LENGTH_BINS + tokens) * LENGTH_BINS + labels]
-
-
-def length_bin(lengths: np.ndarray) -> np.ndarray:
-    """Return the bin of each length among `LENGTH_BINS` of about equal counts, int64 [n] from 0."""
-    return np.digitize(lengths, np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1]))
 
 
 def ranking(label: np.ndarray, score: np.ndarray, predictions: Sequence[np.ndarray], strata: np.ndarray) -> Statistic:

@@ -88,7 +88,7 @@ def control_trials(config: "Config", name: str, rows: pd.DataFrame) -> list[Tria
     """Return the rows of a control of the user's: its scores and, where it has them, its vectors."""
     path, found = config.controls[name], []
     if has_table(path, "scores") or not has_table(path, "vectors"):
-        found.append(Trial(name, "scores", "scores", config.l2, dense(bends(read_scores(path, rows)))))
+        found.append(Trial(name, "scores", "scores", config.l2, dense(bends(read_scores(path, rows, f"controls.{name}")))))
     if has_table(path, "vectors"):
         vectors = dense(read_vectors(path, "vectors", rows))
         found.append(Trial(f"{name} vectors" if found else name, "vectors", "vectors", config.l2, vectors))

@@ -295,10 +295,18 @@ def refused(world: World, out: Path, message: str, **controls: str) -> None:
 def test_a_control_that_does_not_fit_is_refused_in_one_line(world: World, tmp_path: Path) -> None:
     few = pd.DataFrame({"row_id": IDS[1:], "score": np.zeros(ROWS - 1)})
     short = world.write("short", "score", lambda out: write_table(out / "scores.parquet", few))
-    refused(world, tmp_path / "few", "the control .*short: 1 of 400 rows have no partner, the first is row_id r0", bm25=short)
+    refused(
+        world,
+        tmp_path / "few",
+        "controls.bm25: these rows and the scores .*short: 1 of 400 rows have no partner, the first is row_id r0",
+        bm25=short,
+    )
     holes = np.where(np.arange(ROWS) == 7, np.nan, 1.0)
     refused(
-        world, tmp_path / "nan", "1 scores of the scored rows are not finite, .* row_id r7", bm25=world.scores("holes", holes)
+        world,
+        tmp_path / "nan",
+        "controls.bm25: 1 scores of .*holes are not finite, the first is that of row_id r7",
+        bm25=world.scores("holes", holes),
     )
     ragged = pd.DataFrame({"row_id": IDS, "vector": [[1.0] * (2 + (i == 5)) for i in range(ROWS)]})
     vectors = world.write("ragged", "score", lambda out: write_table(out / "vectors.parquet", ragged))

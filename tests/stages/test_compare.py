@@ -122,11 +122,22 @@ def test_effects_are_the_paired_differences_adjusted_over_family_and_budgets(hom
     assert (found["seeds_won"].loc[(200, "random")], found["rows_won"].loc[(200, "random")]) == (1.0, 1.0)
 
 
-def test_the_page_says_first_whom_the_subject_did_not_beat(compared: tuple[Path, Path]) -> None:
-    text = (compared[1] / "report.md").read_text()
-    assert "sae cannot be told apart from" in text.split("##")[0]
+def test_the_page_says_first_whom_the_subject_did_not_beat_and_a_trained_arm_beats_the_untrained(
+    home: Path, tmp_path: Path
+) -> None:
+    arms = {name: arm for name, arm in plan_values(home)["arms"].items() if name in ("sae", "twin", "nothing")}
+    made = write_plan(home, arms=arms, family=("twin", "nothing"), budgets=(400,), seeds=11, claim="It learns.")
+    out = run_compare(home, made, tmp_path / "out")
+    found = read_table(out, "effects").set_index("arm")
+    assert found.loc["nothing", "effect"] < 0
+    assert found.loc["nothing", "p_holm"] < 0.01 < found.loc["twin", "p_holm"]
+    assert "sae cannot be told apart from twin; it beat nothing (p < 0.01" in (out / "report.md").read_text().split("##")[0]
+
+
+def test_the_page_has_its_figures_and_says_what_was_planned_and_seen_before(home: Path, compared: tuple[Path, Path]) -> None:
     assert (compared[1] / "index.html").exists()
     assert (compared[1] / "figures" / "budgets.png").exists()
+    assert compared[0].name in (compared[1] / "report.md").read_text()
 
 
 def test_a_killed_comparison_ends_like_one_that_was_not(

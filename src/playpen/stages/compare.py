@@ -94,24 +94,24 @@ def read_plan(config: Config) -> "preregister.Config":
 
 def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the table `losses`; and the `seconds` that this run trained, `tokens` and `labels` of all trainings."""
-    from playpen.comparison import trials
+    from playpen.comparison import trainings
     from playpen.progress import tqdm
     from playpen.retraining import spent, train_all
 
     rows, targets = _rows(config, plan), read_table(config.data, "test", ["row_id", "input_ids", "labels"])
     task = _task(config, plan, rows, targets, machine)
     (out / "work").mkdir(exist_ok=True)
-    todo = trials(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
-    every = {trial.job.file: trial.job for trial in todo}  # an arm that no budget changes stands in each
+    todo = trainings(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
+    every = {each.job.file: each.job for each in todo}  # an arm that no budget changes stands in each
     jobs, started = [job for file, job in every.items() if not file.exists()], time.monotonic()
     with tqdm(total=len(every), initial=len(every) - len(jobs), desc="compare", unit="training", disable=None) as bar:
         for _ in train_all(task, jobs):
             bar.update()
     took = {"seconds": round(time.monotonic() - started, 2), **spent(task, list(every.values()))}
     parts = []
-    for trial in todo:
-        place = {"budget": trial.budget, "arm": trial.arm, "seed": trial.job.seed}
-        parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(trial.job.file)}))
+    for each in todo:
+        place = {"budget": each.budget, "arm": each.arm, "seed": each.job.seed}
+        parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(each.job.file)}))
     return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), took
 
 

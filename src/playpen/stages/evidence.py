@@ -47,13 +47,13 @@ class Config:
     least_retained: Annotated[float, Field(gt=0)] = 0.8
     """Least share of it that the predictions retain."""
     least_auroc: Share = 0.85
-    """Least held-out AUROC of the best row of features."""
+    """Least held-out AUROC of the row that made the predictions."""
     level: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """p, adjusted, below which an arm of the plan's family is beaten."""
     lds_rivals: tuple[str, ...] = ("bm25", "rds")
     """Scores of the validation above whose LDS intervals that of the labels must lie."""
     controls: tuple[str, ...] = ("length", "source", "source_length", "source_length trees", "bm25", "hidden", "hidden trees")
-    """Rows of classify's report that the best row of features must be ahead of, overall and within a source."""
+    """Rows of classify's report that the row which made the predictions must be ahead of, overall and within a source."""
     title: str = "Evidence"
     """Heading of the page."""
 

@@ -11,9 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from playpen.config import Input, PlaypenError, config
+from playpen.lora_settings import LoraSettings
 from playpen.tables import check_row_ids, read_splits, read_table, write_json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ ADAPTER = ("rank", "alpha", "dropout", "target_modules", "rslora")
 
 
 @config
-class Config:
+class Config(LoraSettings):
     """Fine-tune a base model with LoRA on chats."""
 
     model: Input
@@ -44,26 +45,6 @@ class Config:
     """A selection; only the rows that it keeps are trained on."""
     init: Input | None = None
     """An earlier adapter on the same base to go on from; a new one when left out."""
-    epochs: PositiveFloat = 2.0
-    """Passes over the rows."""
-    lr: PositiveFloat = 3e-4
-    """Peak learning rate, cosine decay after warm-up."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay of AdamW."""
-    batch: PositiveInt = 16
-    """Rows in one optimiser step."""
-    rank: PositiveInt = 16
-    """Rank of a new adapter."""
-    alpha: PositiveInt = 32
-    """Scale of the adapter, divided by the rank (or by its root with rslora)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the adapter's input."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Linear layers that get an adapter, by the end of their names."""
-    rslora: bool = False
-    """Divide alpha by the root of the rank."""
     keep_moments: bool = False
     """Keep the moments of Adam (`optimizer.safetensors`, twice the size of the adapter), for `attribute --moments`."""
     val_rows: NonNegativeInt = 0

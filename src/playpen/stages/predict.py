@@ -3,8 +3,8 @@
     playpen predict --classifier runs/demo/classifier --sae runs/demo/sae --model runs/demo/base --data runs/demo/data
 
 Each row is fingerprinted and classified at once; nothing but its score is stored, and memory does not grow with the pool. The
-table `scores` holds the prediction in [0, 1], higher = more helpful: the probability of being in the top, or the expected rank,
-as the classifier was trained. Written in shards, so that a killed run goes on where it was.
+table `scores` holds the prediction in [0, 1], higher = more helpful: the probability of being in the top, the expected
+rank or the expected score, as the classifier was trained. Written in shards, so that a killed run goes on where it was.
 """
 
 import time

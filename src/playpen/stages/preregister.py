@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 from tyro.conf import Suppress
 from tyro.constructors import PrimitiveConstructorSpec
 
 from playpen.config import Input, PlaypenError, config, did_you_mean, to_plain
+from playpen.lora_settings import LoraSettings
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Method, TopK, draw_alike
 from playpen.stages import select
@@ -91,7 +92,7 @@ Arm = Annotated[Picked | Matched | Everything | Nothing, Field(discriminator="ki
 
 
 @config
-class Config:
+class Config(LoraSettings):
     """Say what a comparison will be."""
 
     model: Input
@@ -116,24 +117,6 @@ class Config:
     """What is expected, in a sentence; for the record."""
     epochs: PositiveFloat = 1.0
     """Passes over an arm's rows."""
-    lr: PositiveFloat = 3e-4
-    """Peak learning rate, cosine decay after warm-up."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay of AdamW."""
-    batch: PositiveInt = 16
-    """Rows in one optimiser step."""
-    rank: PositiveInt = 16
-    """Rank of a new adapter."""
-    alpha: PositiveInt = 32
-    """Scale of a new adapter, divided by the rank (or by its root with rslora)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the adapter's input."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Linear layers that get an adapter, by the end of their names."""
-    rslora: bool = False
-    """Divide alpha by the root of the rank."""
     seed: int = 0
     """First seed of trainings and draws; the others follow it."""
 

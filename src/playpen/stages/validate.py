@@ -99,9 +99,9 @@ def read_rows(config: Config) -> pd.DataFrame:
 
 def read_scores(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
     """Return one float64 column a scorer in the order of `rows`, the controls last."""
-    from playpen.stages.retrain import scores_of
+    from playpen import scored_rows
 
-    found = {name: scores_of(rows, path, f"validate: scores.{name}") for name, path in config.scores.items()}
+    found = {name: scored_rows.read_scores(path, rows, f"validate: scores.{name}") for name, path in config.scores.items()}
     controls = {"random": np.random.default_rng([config.seed, 0]).random(len(rows)), "length": rows["num_labels"].to_numpy(float)}
     return pd.DataFrame({**found, **controls})
 
