@@ -211,7 +211,7 @@ class Several:
 Source = World | Hub | Smoltalk | Files | Sharegpt | Benchmarks | Several
 
 
-def single(source: Source) -> tuple[World | Hub | Smoltalk | Files | Sharegpt, ...]:
+def single(source: Source) -> tuple[World | Hub | Smoltalk | Files | Sharegpt | Benchmarks, ...]:
     """Return the sources that a source stands for."""
     return source.sources if isinstance(source, Several) else (source,)
 
