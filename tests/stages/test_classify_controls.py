@@ -119,13 +119,21 @@ def test_a_planted_length_confound_is_caught(confounded: Path) -> None:
 
 def test_a_planted_signal_beyond_source_and_length_is_found(signal: Path) -> None:
     metrics = read_metrics(signal)
-    for model in ("l1", "l2", "l2 + source_length"):
+    for model in ("l1", "l2 + source_length"):
         found = gaps(signal, model, "spearman_within_source_length")
         assert (found.loc[["source_length", "source_length trees"], "low"] > 0).all()
     assert metrics["together"]["outcome"] == "beats"
     assert metrics["together"]["low"] > 0
     report = read_table(signal, "report").set_index("name")
     assert report.loc["l2 beyond source_length", "auroc_low"] > 0.55
+
+
+@pytest.mark.parametrize("made", ["confounded", "signal"])
+def test_the_source_alone_says_nothing_within_a_source(made: str, request: pytest.FixtureRequest) -> None:
+    report = read_table(request.getfixturevalue(made), "report").set_index("name").loc["source"]
+    for where in ("_within_source", "_within_source_length"):
+        assert report[[f"auroc{where}{end}" for end in ("", "_low", "_high")]].tolist() == [0.5] * 3
+        assert report[[f"spearman{where}{end}" for end in ("", "_low", "_high")]].tolist() == [0.0] * 3
 
 
 def t_interval(values: list[float]) -> tuple[float, float]:
@@ -160,7 +168,8 @@ def test_differences_equal_a_slow_computation(world: World, tmp_path: Path) -> N
     def within(rows: np.ndarray) -> float:
         means = []
         for made in (ours, theirs):
-            parts = [rows[world.source[rows] == source] for source in range(3)]
+            own = world.source * 3 + ours["fold"].to_numpy()
+            parts = [rows[own[rows] == stratum] for stratum in range(9)]
             found = [spearmanr(made["score"].iloc[part], made["prediction"].iloc[part])[0] for part in parts]
             means.append(np.average(found, weights=[len(part) for part in parts]))
         return float(means[0] - means[1])
