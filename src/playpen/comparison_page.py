@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from playpen.stages.compare import Config
     from playpen.stages.preregister import Config as Plan
 
-LEVEL = 0.01
-"""p below which, adjusted, a rival counts as beaten or as the winner."""
-
 
 def write_page(out: Path, config: "Config", plan: "Plan", found: pd.DataFrame, losses: pd.DataFrame, sizes: pd.DataFrame) -> None:
     """Write `index.html`, `report.md` and their figures."""
@@ -60,9 +57,9 @@ def tone_of(rows: pd.DataFrame) -> str:
 
 def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
     """Return the outcome in two sentences, those that the subject did not beat first."""
-    mine = found[(found["budget"] == budget) & found["in_family"]]
-    won: list[str] = mine.loc[(mine["effect"] < 0) & (mine["p_holm"] < LEVEL), "arm"].tolist()
-    lost: list[str] = mine.loc[(mine["effect"] > 0) & (mine["p_holm"] < LEVEL), "arm"].tolist()
+    mine, level = found[(found["budget"] == budget) & found["in_family"]], plan.needed.level
+    won: list[str] = mine.loc[(mine["effect"] < 0) & (mine["p_holm"] < level), "arm"].tolist()
+    lost: list[str] = mine.loc[(mine["effect"] > 0) & (mine["p_holm"] < level), "arm"].tolist()
     unclear = [arm for arm in mine["arm"] if arm not in (*won, *lost)]
     parts = [f"lost to {layout.listing(lost)}"] if lost else []
     parts += [f"cannot be told apart from {layout.listing(unclear)}"] if unclear else []
@@ -71,7 +68,7 @@ def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
         f"{row['arm']} {number(row['effect'], 3, True)} ({span(row['low'], row['high'])})" for row in mine.to_dict("records")
     )
     return (
-        f"{plan.subject} {'; it '.join(parts)} (p < {LEVEL}, adjusted for {len(found[found['in_family']])} comparisons), each within "
+        f"{plan.subject} {'; it '.join(parts)} (p < {level:g}, adjusted for {len(found[found['in_family']])} comparisons), each within "
         f"{budget:,} tokens. Its held-out loss minus theirs, nats a token: {values}."
     )
 
@@ -86,7 +83,7 @@ def planned_text(plan: "Plan", manifest: dict[str, Any]) -> str:
         else "No comparison beside it is older."
     )
     return (
-        f"{claim}Rows, seeds, settings, family and test of this comparison are those of {manifest['directory']}, made "
+        f"{claim}Rows, seeds, settings, family, test and level of this comparison are those of {manifest['directory']}, made "
         f"{manifest['provenance']['started']}; it was found unchanged, and compare chooses nothing. {looked} Seeds are those of trainings and draws: "
         "there is one base model, first adapter, classifier and target, and intervals do not answer for others."
     )

@@ -26,6 +26,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from playpen.config import Input, PlaypenError, config, did_you_mean, to_plain
 from playpen.lora_settings import LoraSettings
+from playpen.needed import Needed
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Method, TopK, draw_alike
 from playpen.stages import select
@@ -113,6 +114,8 @@ class Config(LoraSettings):
     """Tokens that an arm may train on; each is a comparison of its own."""
     seeds: PositiveInt = 10
     """Trainings of each arm and budget, and draws where chance picks. A sign-flip over n seeds never gives less than 2 / 2^n."""
+    needed: Needed = Needed()
+    """What the claims of evidence need to hold, and the level at which an arm is beaten."""
     claim: str = ""
     """What is expected, in a sentence; for the record."""
     epochs: PositiveFloat = 1.0
@@ -221,6 +224,7 @@ def plan_text(config: Config) -> str:
         f"Claim: {config.claim}\n\n" if config.claim else "",
         2 / 2**config.seeds * len(config.tested) * len(config.budgets),
     )
+    needed = config.needed
     return (
         f"# Comparison, as planned\n\n{claim}"
         f"- Subject: `{config.subject}`. Held against, with p values adjusted over all of them and all budgets (Holm): "
@@ -230,5 +234,11 @@ def plan_text(config: Config) -> str:
         f"{config.epochs:g} epochs at a learning rate of {config.lr:g}.\n"
         "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the largest of "
         "three p values: sign-flips over seeds and over rows, and Student's t over both. Interval: 95 %, over both.\n"
-        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}.\n"
+        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}. Beaten is what has an adjusted p below {needed.level:g}.\n"
+        f"- Evidence needs, beside that: LDS of the labels at least {needed.lds:g} and surely above {_listed(needed.lds_rivals)}; retained LDS at "
+        f"least {needed.retained:g}; AUROC at least {needed.auroc:g} and surely above {_listed(needed.controls)}, overall and within a source.\n"
     )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing else"
