@@ -104,7 +104,7 @@ def earlier_comparisons(plan: dict[str, Any]) -> list[str]:
 
 def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Table:
     """Return one row a budget and arm, the lowest loss first."""
-    heads = ("arm", "budget", "tokens", "rows", "answer tokens", "loss", f"{plan.subject} minus it", "95% interval")
+    heads = ("arm", "budget", "tokens", "rows", "answer tokens", "steps", "loss", f"{plan.subject} minus it", "95% interval")
     heads += ("p (seeds)", "p (rows)", "p (both)", "p (Holm)", "seeds won", "rows won")
     rows = []
     for budget in plan.budgets:
@@ -114,7 +114,8 @@ def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Tab
         rows += [(row.loss, _row(row, sizes)) for row in here.itertuples()]
     ordered = sorted(rows, key=lambda row: (row[1][1].sort or 0, row[0]))
     note = (
-        f"Loss in nats a token. {plan.subject} minus the arm: below 0, {plan.subject} is better. p: two-sided, sign-flip over seeds and over "
+        f"Tokens, rows and answer tokens of an arm, once each, and its optimiser steps over {plan.epochs:g} epochs: means over seeds; of short rows "
+        f"a budget in tokens takes more, and so more steps. Loss in nats a token. {plan.subject} minus the arm: below 0, {plan.subject} is better. p: two-sided, sign-flip over seeds and over "
         "rows, Student's t over both; Holm adjusts the largest of the three over the planned family and all budgets. Won: share in which the subject's loss is lower."
     )
     return Table("effects", heads, tuple(cells for _, cells in ordered), note, strong=plan.subject)
@@ -131,8 +132,8 @@ def _row(row: Any, sizes: pd.DataFrame) -> tuple[Cell, ...]:
 
 
 def _size(sizes: pd.DataFrame, budget: int, arm: str) -> tuple[Cell, ...]:
-    found: Any = sizes.loc[(budget, arm)] if (budget, arm) in sizes.index else {"tokens": 0, "rows": 0, "labels": 0}
-    return tuple(count(float(found[what])) for what in ("tokens", "rows", "labels"))
+    found: Any = sizes.loc[(budget, arm)]
+    return tuple(count(float(found[what])) for what in ("tokens", "rows", "labels", "steps"))
 
 
 def arms_figure(draw: figures.Draw, losses: pd.DataFrame, plan: "Plan", budget: int) -> layout.Figure:

@@ -46,7 +46,7 @@ class Found:
     effects: pd.DataFrame
     losses: pd.DataFrame
     sizes: pd.DataFrame
-    """Rows and labels of each arm, as of `compare.arm_sizes`."""
+    """Rows, tokens, labels and steps of each arm, as of `compare.arm_sizes`."""
 
     @property
     def needed(self) -> "Needed":

@@ -10,7 +10,7 @@ nats a token of the answers' own. Arms are paired by seed and row. The effect is
 with its 95 % interval over seeds and rows; p is the largest of three: sign-flips over seeds and over rows, so that neither
 a lucky training nor a few lucky rows make a claim, and Student's t with the error of both together; it is adjusted over the plan's family and all budgets (Holm 1979).
 
-Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
+Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `arms` (what each trained on), `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
 trains two arms at a time. A killed run goes on with the training that it was at.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from playpen.retraining import Task
     from playpen.stages import preregister
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 
 
@@ -64,6 +64,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     found = effects(trained, plan, config.bootstrap)
     write_table(out / "effects.parquet", found)
     sizes = arm_sizes(config, plan)
+    write_table(out / "arms.parquet", sizes.reset_index())
     write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
@@ -138,7 +139,7 @@ def _task(config: Config, plan: "preregister.Config", rows: pd.DataFrame, target
 
 
 def arm_sizes(config: Config, plan: "preregister.Config") -> pd.DataFrame:
-    """Return rows, tokens and labels of each arm, the means over its seeds: indexed by (budget, arm)."""
+    """Return rows, tokens, labels and optimiser steps of each arm, the means over its seeds: indexed by (budget, arm)."""
     from playpen.stages import preregister
 
-    return preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])
+    return preregister.sizes(plan, read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])

@@ -11,7 +11,7 @@ trains what is written here and can choose nothing, so that an outcome cannot ha
 Nosek et al. 2018, "The preregistration revolution", PNAS 115, https://doi.org/10.1073/pnas.1708274114). Its manifest says when
 it was made, which is before any arm was trained.
 
-Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows and tokens of each arm).
+Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows, tokens and optimiser steps of each arm).
 """
 
 from dataclasses import replace
@@ -161,15 +161,20 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         )
     chosen = choices(config, rows)
     write_table(out / "choices.parquet", chosen)
-    write_json(out / "metrics.json", {"arms": sizes(chosen, rows).to_dict("records")})
+    write_json(out / "metrics.json", {"arms": sizes(config, chosen, rows).to_dict("records")})
     (out / "plan.md").write_text(plan_text(config))
 
 
-def sizes(chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm that trains on anything, the means over its seeds."""
+def sizes(config: Config, chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm, once each, and its optimiser steps; the means over seeds."""
+    from playpen.retraining import num_steps
+
     columns = {"rows": ("row_id", "size"), "tokens": ("num_tokens", "sum"), "labels": ("num_labels", "sum")}
     found: Any = chosen.merge(rows, on="row_id", how="left").groupby(["budget", "arm", "seed"]).agg(**columns)
-    return found.groupby(["budget", "arm"]).mean().reset_index()
+    settings: Any = config
+    found["steps"] = [num_steps(count, settings) for count in found["rows"]]
+    every = pd.MultiIndex.from_product([config.budgets, config.arms], names=["budget", "arm"])
+    return found.groupby(["budget", "arm"]).mean().reindex(every, fill_value=0.0).reset_index()
 
 
 def choices(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
