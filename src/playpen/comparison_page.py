@@ -147,7 +147,7 @@ def arms_figure(draw: figures.Draw, losses: pd.DataFrame, plan: "Plan", budget: 
     centre, spread = np.mean(list(values.values()), axis=0), np.sqrt(len(values) / max(1, len(values) - 1))
     spans = {}
     for arm, each in values.items():  # Cousineau 2005, Morey 2008: without what all arms share
-        low, high = interval(spread * (each - centre), plan.seed)
+        low, high = interval(spread * (each - centre))
         middle = float(spread * (each - centre).mean())
         spans[arm] = (float(each.mean()) + low - middle, float(each.mean()) + high - middle)
     free = [arm for arm in plan.arms if arm not in values]

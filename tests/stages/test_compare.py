@@ -66,7 +66,7 @@ def compared(home: Path) -> tuple[Path, Path]:
 
 
 def run_compare(home: Path, plan: Path, path: Path) -> Path:
-    cfg = compare.Config(plan=str(plan), model=str(home / "base"), data=str(home / "data"), bootstrap=200)
+    cfg = compare.Config(plan=str(plan), model=str(home / "base"), data=str(home / "data"))
     return tiny.write_artifact(path, "compare", lambda out: compare.run(cfg, out, CPU))
 
 
@@ -125,8 +125,8 @@ def test_effects_are_the_paired_differences_adjusted_over_family_and_budgets(hom
                     )
                 )
     losses, plan = pd.concat(parts), plan_of(home, seeds=12, family=("random", "twin"))
-    found = effects(losses, plan, 500).set_index(["budget", "arm"])
-    expected = paired_effect(matrix(losses, 200, "sae"), matrix(losses, 200, "random"), 0, 500)
+    found = effects(losses, plan).set_index(["budget", "arm"])
+    expected = paired_effect(matrix(losses, 200, "sae"), matrix(losses, 200, "random"))
     row = found.loc[(200, "random")]
     assert (row["effect"], row["low"], row["high"]) == (expected.effect, expected.low, expected.high)
     assert row["p"] == max(expected.p_seeds, expected.p_items)
@@ -185,7 +185,7 @@ def test_a_killed_comparison_ends_like_one_that_was_not(
             raise KeyboardInterrupt
         train(task, job)
 
-    cfg = compare.Config(plan=str(compared[0]), model=str(home / "base"), data=str(home / "data"), bootstrap=200)
+    cfg = compare.Config(plan=str(compared[0]), model=str(home / "base"), data=str(home / "data"))
     with monkeypatch.context() as patch:
         patch.setattr(retraining, "_train", dying)
         with pytest.raises(KeyboardInterrupt):

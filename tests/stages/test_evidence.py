@@ -224,7 +224,7 @@ def write_comparison(plans: Path, root: Path, means: dict[str, float] = LOSSES) 
 
     def fill(out: Path) -> None:
         write_table(out / "losses.parquet", losses)
-        write_table(out / "effects.parquet", comparison.effects(losses, plan, 200))
+        write_table(out / "effects.parquet", comparison.effects(losses, plan))
         write_json(out / "metrics.json", {"subject": plan.subject})
 
     if root != plans:

@@ -17,11 +17,10 @@ trains two arms at a time. A killed run goes on with the training that it was at
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from playpen.config import Input, PlaypenError, config
 from playpen.tables import read_table, write_json, write_table
@@ -49,8 +48,6 @@ class Config:
     """The adapter that the plan names, if it names one."""
     title: str = "Comparison"
     """Heading of the page."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
-    """Draws of seeds and rows behind each interval."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
@@ -61,7 +58,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     plan = read_plan(config)
     trained, took = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
-    found = effects(trained, plan, config.bootstrap)
+    found = effects(trained, plan)
     write_table(out / "effects.parquet", found)
     sizes = arm_sizes(config, plan)
     write_table(out / "arms.parquet", sizes.reset_index())
