@@ -47,7 +47,7 @@ def matrix(losses: pd.DataFrame, budget: int, arm: str) -> np.ndarray:
     return mine.pivot(index="seed", columns="row_id", values="loss").to_numpy(np.float64)
 
 
-def effects(losses: pd.DataFrame, plan: "Config", bootstrap: int) -> pd.DataFrame:
+def effects(losses: pd.DataFrame, plan: "Config") -> pd.DataFrame:
     """Return one row a budget and rival.
 
     Columns: budget, arm, loss (of the arm), subject_loss, effect (subject minus arm, nats a token), low, high (95 %), p_seeds, p_rows, p_both,
@@ -59,7 +59,7 @@ def effects(losses: pd.DataFrame, plan: "Config", bootstrap: int) -> pd.DataFram
         subject = matrix(losses, budget, plan.subject)
         for arm in (name for name in plan.arms if name != plan.subject):
             other = matrix(losses, budget, arm)
-            effect = paired_effect(subject, other, plan.seed, bootstrap)
+            effect = paired_effect(subject, other, plan.seed)
             means = {"loss": other.mean(), "subject_loss": subject.mean()}
             sizes = {"effect": effect.effect, "low": effect.low, "high": effect.high}
             tests = {"p_seeds": effect.p_seeds, "p_rows": effect.p_items, "p_both": effect.p_both}

@@ -20,8 +20,8 @@ def make_page(config: "Config", found: Found, made: list[Claim], costs: list[Cos
     sections = [
         Section(
             "The claims",
-            "What each needs stands in the config of this artifact, its arms and their test in the plan.",
-            (claims_table(made, [name for name in found.controls if name not in config.controls]),),
+            known_before(found),
+            (claims_table(made, [name for name in found.controls if name not in found.needed.controls]),),
         ),
         *validation_sections(config, found, draw),
         classifiers.classifier_section(found.classified, found.gaps, found.heldout, draw),
@@ -43,6 +43,14 @@ def make_page(config: "Config", found: Found, made: list[Claim], costs: list[Cos
         sections=tuple(sections),
         verb="evidence",
     )
+
+
+def known_before(found: Found) -> str:
+    """Say where thresholds stand, and what had been started before them: its figures could have been known."""
+    when = found.planned["provenance"]["started"]
+    names = [f"the {name}" for name, made in found.inputs.items() if made["provenance"]["started"] < when]
+    older = f"Started before it, so that their figures could be known: {layout.listing(names)}." if names else ""
+    return f"What each needs stands in the plan {found.planned['directory']}, made {when}, before any of its arms was trained. {older}".rstrip()
 
 
 def write_page(page: Page, out: Path) -> None:

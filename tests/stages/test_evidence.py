@@ -1,7 +1,9 @@
 """The stage evidence: every claim can fail and is then named first, the figures are those of its inputs, and what does not belong together is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import tiny
 from playpen import artifact, comparison, validation_page
 from playpen.config import PlaypenError
 from playpen.evidence import answer, claims
+from playpen.evidence_page import known_before
 from playpen.machine import Machine
+from playpen.needed import Needed
 from playpen.scorer_costs import Cost, ratio, scorer_costs
 from playpen.stage import make_plan, run_plan, run_stage
 from playpen.stages import compare
-from playpen.stages.evidence import Config, read
+from playpen.stages.evidence import Config, check_names, read
 from playpen.tables import read_table, write_json, write_table
 
 CPU = Machine(device="cpu")
@@ -154,9 +158,11 @@ def lds_table(pooled: dict[str, float], retained: float | None) -> pd.DataFrame:
         kept = retained if name == "sae" else None
         row |= {"retained": kept, "retained_low": kept, "retained_high": kept}
         row |= dict.fromkeys(("minus_length", "minus_length_low", "minus_length_high"), 0.1)
+        gap = None if name in ("ceiling", "attribution") else pooled["attribution"] - value
+        row |= {"behind": gap} | {f"behind_{end}": gap and gap + by for end, by in (("low", -0.03), ("high", 0.03))}
         rows.append(row)
     table = pd.DataFrame(rows).assign(subsets=50, seeds=2, targets=12, form="keep_half", per_query=False)
-    return table.astype({name: float for name in table.columns if name.startswith(("retained", "attainable"))})
+    return table.astype({name: float for name in table.columns if name.startswith(("retained", "attainable", "behind"))})
 
 
 def write_validation(
@@ -218,7 +224,7 @@ def write_comparison(plans: Path, root: Path, means: dict[str, float] = LOSSES) 
 
     def fill(out: Path) -> None:
         write_table(out / "losses.parquet", losses)
-        write_table(out / "effects.parquet", comparison.effects(losses, plan, 200))
+        write_table(out / "effects.parquet", comparison.effects(losses, plan))
         write_json(out / "metrics.json", {"subject": plan.subject})
 
     if root != plans:
@@ -293,8 +299,8 @@ def first_sentence(home: Path, **changes: Any) -> tuple[str, int]:
     ("lds", "retained", "said"),
     [
         ({"attribution": 0.39, "rds": 0.2}, 0.85, "LDS of the labels (attribution) is 0.390, 0.4 is needed"),
-        ({"bm25": 0.56}, 0.85, "the LDS of the labels (0.600) is not above the interval of bm25 (0.510 to 0.610)"),
-        ({"rds": 0.59}, 0.85, "is not above the interval of rds (0.540 to 0.640)"),
+        ({"bm25": 0.58}, 0.85, "the labels are not surely ahead of bm25 in LDS (+0.020, \u22120.010 to +0.050)"),
+        ({"rds": 0.62}, 0.85, "the labels are not surely ahead of rds in LDS (\u22120.020, \u22120.050 to +0.010)"),
         ({}, 0.7, "LDS retained by sae is 0.700, 0.8 is needed"),
         ({}, None, "LDS retained by sae is not defined, 0.8 is needed"),
     ],
@@ -373,8 +379,19 @@ def test_an_arm_that_loses_at_one_budget_alone_does_not_hold(home: Path, tmp_pat
     assert "sae does not beat random at 200 tokens at p < 0.01 (+0.200" in sentence
 
 
-def test_thresholds_and_rivals_are_the_users(home: Path) -> None:
-    sentence, failed = first_sentence(home, least_auroc=0.95, least_lds=0.65, lds_rivals=("rds", "length"), controls=("hidden",))
+def test_a_rival_whose_interval_overlaps_is_still_beaten_where_the_paired_one_is_above_0(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, "bank", "attribution")
+    write_validation(tmp_path, marks_of(home), LDS | {"bm25": 0.56})
+    sentence, failed = first_sentence(home, validation=at(tmp_path, "validation"))
+    assert (sentence, failed) == ("All 23 claims hold", 0)
+
+
+def test_thresholds_and_rivals_are_those_of_the_plan(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, *{path.name.rpartition("-")[0] for path in home.glob("*-????????")} - {"plan", "comparison"})
+    needed = {"auroc": 0.95, "lds": 0.65, "lds_rivals": ["rds", "length"], "controls": ["hidden"]}
+    write_plan(tmp_path, needed=needed)
+    write_comparison(tmp_path, tmp_path)
+    sentence, failed = first_sentence(home, comparison=at(tmp_path, "comparison"))
     assert failed == 2
     assert sentence.startswith(
         "Of 11 claims 2 do not hold: LDS of the labels (attribution) is 0.600, 0.65 is needed; AUROC of l2"
@@ -416,13 +433,49 @@ def test_scores_made_of_fingerprints_are_charged_with_them_and_lost_ones_have_no
     [
         ({"subject": "sea"}, "subject names 'sea', which is none of the scores of .*; did you mean sae"),
         ({"subject": "rds"}, "subject is 'rds', but the subject of the plan of .* is 'sae'"),
-        ({"lds_rivals": ("bm52",)}, "lds_rivals names 'bm52'.*did you mean bm25"),
-        ({"controls": ("minilm",)}, "controls names 'minilm', which is none of the controls of .*known: bm25"),
-        ({"controls": ("l2",)}, "controls names 'l2', which is none of the controls"),
     ],
 )
 def test_a_name_that_is_not_there_is_one_line(home: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     refused(config_of(home, **changes), message)
+
+
+@pytest.mark.parametrize(
+    ("needed", "message"),
+    [
+        ({"lds_rivals": ["bm52"]}, "needed.lds_rivals of the plan names 'bm52'.*did you mean bm25"),
+        ({"lds_rivals": ["attribution"]}, "needed.lds_rivals of the plan names 'attribution', which is none of the scores"),
+        ({"controls": ["minilm"]}, "needed.controls of the plan names 'minilm', which is none of the controls of .*known: bm25"),
+        ({"controls": ["l2"]}, "needed.controls of the plan names 'l2', which is none of the controls"),
+    ],
+)
+def test_a_name_in_the_plan_that_is_not_there_is_one_line(home: Path, needed: dict[str, Any], message: str) -> None:
+    found = read(config_of(home))
+    with pytest.raises(PlaypenError, match=message) as error:
+        check_names(config_of(home), replace(found, plan=replace(found.plan, needed=Needed(**needed))))
+    assert "\n" not in str(error.value)
+
+
+def test_a_plan_that_fixed_nothing_is_one_line(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, *{path.name.rpartition("-")[0] for path in home.glob("*-????????")} - {"plan"})
+    plan = Path(shutil.copytree(at(home, "plan"), tmp_path / Path(at(home, "plan")).name))
+    manifest = artifact.read_manifest(plan)
+    del manifest["config"]["needed"]
+    write_json(plan / "manifest.json", manifest)
+    refused(
+        config_of(home, comparison=at(tmp_path, "comparison")),
+        "the plan of .* fixes nothing that claims need; preregister and compare again",
+    )
+
+
+def test_the_page_says_what_was_known_when_the_plan_was_made(made: Path, home: Path) -> None:
+    found = read(config_of(home))
+    when = found.planned["provenance"]["started"]
+    text = (made / "report.md").read_text()
+    assert f"made {when}, before any of its arms was trained." in text
+    later, earlier = ({"provenance": {"started": at}} for at in ("2999", "1999"))
+    mixed = replace(found, inputs={"classifier": earlier, "validation": later, "comparison": later})
+    assert known_before(mixed).endswith("so that their figures could be known: the classifier.")
+    assert known_before(replace(found, inputs={"classifier": later})).endswith("trained.")
 
 
 def refused(config: Config, message: str) -> None:

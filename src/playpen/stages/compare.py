@@ -10,18 +10,17 @@ nats a token of the answers' own. Arms are paired by seed and row. The effect is
 with its 95 % interval over seeds and rows; p is the largest of three: sign-flips over seeds and over rows, so that neither
 a lucky training nor a few lucky rows make a claim, and Student's t with the error of both together; it is adjusted over the plan's family and all budgets (Holm 1979).
 
-Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
+Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `arms` (what each trained on), `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
 trains two arms at a time. A killed run goes on with the training that it was at.
 """
 
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from playpen.config import Input, PlaypenError, config
 from playpen.tables import read_table, write_json, write_table
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from playpen.retraining import Task
     from playpen.stages import preregister
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 
 
@@ -49,8 +48,6 @@ class Config:
     """The adapter that the plan names, if it names one."""
     title: str = "Comparison"
     """Heading of the page."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
-    """Draws of seeds and rows behind each interval."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
@@ -61,9 +58,10 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     plan = read_plan(config)
     trained, took = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
-    found = effects(trained, plan, config.bootstrap)
+    found = effects(trained, plan)
     write_table(out / "effects.parquet", found)
     sizes = arm_sizes(config, plan)
+    write_table(out / "arms.parquet", sizes.reset_index())
     write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
@@ -138,7 +136,7 @@ def _task(config: Config, plan: "preregister.Config", rows: pd.DataFrame, target
 
 
 def arm_sizes(config: Config, plan: "preregister.Config") -> pd.DataFrame:
-    """Return rows, tokens and labels of each arm, the means over its seeds: indexed by (budget, arm)."""
+    """Return rows, tokens, labels and optimiser steps of each arm, the means over its seeds: indexed by (budget, arm)."""
     from playpen.stages import preregister
 
-    return preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])
+    return preregister.sizes(plan, read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])

@@ -11,7 +11,7 @@ trains what is written here and can choose nothing, so that an outcome cannot ha
 Nosek et al. 2018, "The preregistration revolution", PNAS 115, https://doi.org/10.1073/pnas.1708274114). Its manifest says when
 it was made, which is before any arm was trained.
 
-Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows and tokens of each arm).
+Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows, tokens and optimiser steps of each arm).
 """
 
 from dataclasses import replace
@@ -26,6 +26,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from playpen.config import Input, PlaypenError, config, did_you_mean, to_plain
 from playpen.lora_settings import LoraSettings
+from playpen.needed import Needed
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Method, TopK, draw_alike
 from playpen.stages import select
@@ -113,6 +114,8 @@ class Config(LoraSettings):
     """Tokens that an arm may train on; each is a comparison of its own."""
     seeds: PositiveInt = 10
     """Trainings of each arm and budget, and draws where chance picks. A sign-flip over n seeds never gives less than 2 / 2^n."""
+    needed: Needed = Needed()
+    """What the claims of evidence need to hold, and the level at which an arm is beaten."""
     claim: str = ""
     """What is expected, in a sentence; for the record."""
     epochs: PositiveFloat = 1.0
@@ -158,15 +161,20 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         )
     chosen = choices(config, rows)
     write_table(out / "choices.parquet", chosen)
-    write_json(out / "metrics.json", {"arms": sizes(chosen, rows).to_dict("records")})
+    write_json(out / "metrics.json", {"arms": sizes(config, chosen, rows).to_dict("records")})
     (out / "plan.md").write_text(plan_text(config))
 
 
-def sizes(chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm that trains on anything, the means over its seeds."""
+def sizes(config: Config, chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm, once each, and its optimiser steps; the means over seeds."""
+    from playpen.retraining import num_steps
+
     columns = {"rows": ("row_id", "size"), "tokens": ("num_tokens", "sum"), "labels": ("num_labels", "sum")}
     found: Any = chosen.merge(rows, on="row_id", how="left").groupby(["budget", "arm", "seed"]).agg(**columns)
-    return found.groupby(["budget", "arm"]).mean().reset_index()
+    settings: Any = config
+    found["steps"] = [num_steps(count, settings) for count in found["rows"]]
+    every = pd.MultiIndex.from_product([config.budgets, config.arms], names=["budget", "arm"])
+    return found.groupby(["budget", "arm"]).mean().reindex(every, fill_value=0.0).reset_index()
 
 
 def choices(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
@@ -221,6 +229,7 @@ def plan_text(config: Config) -> str:
         f"Claim: {config.claim}\n\n" if config.claim else "",
         2 / 2**config.seeds * len(config.tested) * len(config.budgets),
     )
+    needed = config.needed
     return (
         f"# Comparison, as planned\n\n{claim}"
         f"- Subject: `{config.subject}`. Held against, with p values adjusted over all of them and all budgets (Holm): "
@@ -230,5 +239,11 @@ def plan_text(config: Config) -> str:
         f"{config.epochs:g} epochs at a learning rate of {config.lr:g}.\n"
         "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the largest of "
         "three p values: sign-flips over seeds and over rows, and Student's t over both. Interval: 95 %, over both.\n"
-        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}.\n"
+        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}. Beaten is what has an adjusted p below {needed.level:g}.\n"
+        f"- Evidence needs, beside that: LDS of the labels at least {needed.lds:g} and surely above {_listed(needed.lds_rivals)}; retained LDS at "
+        f"least {needed.retained:g}; AUROC at least {needed.auroc:g} and surely above {_listed(needed.controls)}, overall and within a source.\n"
     )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing else"
