@@ -6,7 +6,6 @@ left out; the model and the rows are opened once. Every training uses one thread
 its rows and its seed, and as many run side by side as the machine has workers.
 """
 
-import math
 import os
 import signal
 import threading
@@ -27,6 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from playpen.chat import count_labels
 from playpen.config import PlaypenError
+from playpen.lora_settings import num_steps, warmup_steps
 from playpen.losses import TokenLists, backward_labels, pad, row_losses
 from playpen.machine import Machine
 from playpen.progress import tqdm
@@ -144,17 +144,11 @@ class Retrainer:
             backward_labels(self.model, ids, None, labels, total)
 
 
-def num_steps(rows: int, settings: "Config") -> int:
-    """Return how many steps a training on so many rows takes."""
-    return math.ceil(settings.epochs * math.ceil(rows / settings.batch))
-
-
 def cosine_schedule(optimiser: torch.optim.Optimizer, rows: int, settings: "Config") -> Any:
-    """Return `finetune`'s schedule: linear warm-up over a share of the steps, at least one, then a cosine down to 0."""
+    """Return `finetune`'s schedule: linear warm-up over a share of the steps, then a cosine down to 0."""
     from transformers import get_cosine_schedule_with_warmup
 
-    warmup = max(1, round(settings.warmup * max(1, round(settings.epochs * rows / settings.batch))))
-    return get_cosine_schedule_with_warmup(optimiser, warmup, num_steps(rows, settings))
+    return get_cosine_schedule_with_warmup(optimiser, warmup_steps(rows, settings), num_steps(rows, settings))
 
 
 def batches(lengths: list[int], settings: "Config", seed: int) -> Iterator[list[int]]:

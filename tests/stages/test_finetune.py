@@ -89,6 +89,12 @@ def test_a_run_gone_on_with_copies_its_whole_history() -> None:
     assert found == [(step, {"loss": 1 / step}) for step in (1, 2, 3, 4)]
 
 
+def test_the_first_step_of_a_short_training_moves_the_weights(home: Path, tmp_path: Path) -> None:
+    made = train(home, tmp_path / "one", batch=24)
+    assert read_metrics(made)["steps"] == 1
+    assert all(value.abs().max() > 0 for name, value in weights(made).items() if "lora_B" in name), "B starts at zero"
+
+
 def test_the_tokenizer_lies_with_the_adapter(home: Path, tmp_path: Path) -> None:
     made = train(home, tmp_path / "first", epochs=0.2)
     assert (made / "adapter" / "tokenizer.json").exists()

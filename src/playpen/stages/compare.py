@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from playpen.retraining import Task
     from playpen.stages import preregister
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 
 
