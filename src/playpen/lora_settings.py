@@ -18,7 +18,7 @@ class LoraSettings:
     lr: PositiveFloat = 3e-4
     """Peak learning rate, cosine decay after warm-up."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises, rounded to whole steps; the first of them has rate 0."""
+    """Share of the steps in which the learning rate rises, rounded; none where that is less than two steps."""
     weight_decay: NonNegativeFloat = 0.01
     """Decoupled weight decay of AdamW."""
     batch: PositiveInt = 16
@@ -45,5 +45,6 @@ def num_steps(rows: int, settings: LoraSettings) -> int:
 
 
 def warmup_steps(rows: int, settings: LoraSettings) -> int:
-    """Return in how many of those steps the rate rises; 0 where they are few, for the first of them would teach nothing."""
-    return round(settings.warmup * num_steps(rows, settings))
+    """Return in how many of those steps the rate rises: none, or at least two, for the first has rate 0 and one would only skip a batch."""
+    rising = round(settings.warmup * num_steps(rows, settings))
+    return rising if rising > 1 else 0
