@@ -117,6 +117,7 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from playpen.label_trainer import LabelTrainer
     from playpen.training import trainer_arguments
 
     steps = num_steps(len(rows), config)
@@ -133,7 +134,8 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     )
     table = Dataset.from_dict({"input_ids": rows["input_ids"].tolist(), "labels": rows["labels"].tolist()})
     model, lora = trainable_model(config, machine)
-    return SFTTrainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
+    trainer = SFTTrainer if machine.torch_device().type == "cuda" else LabelTrainer
+    return trainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
 
 
 def trainable_model(config: Config, machine: "Machine") -> tuple[Any, Any]:
