@@ -96,3 +96,30 @@ def test_sampled_labels_follow_the_models_own_probabilities_and_not_the_batch(ro
     counted = np.bincount([row[place] for row in drawn], minlength=len(expected)) / 2000
     assert 0.5 * np.abs(counted - expected).sum() < 0.6 * np.sqrt(expected * (1 - expected) / 2000).sum()
     assert counted.argmax() == expected.argmax()
+
+
+@pytest.mark.parametrize("logits", [losses.LOGITS, 7 * 320])
+@pytest.mark.parametrize("make", [lambda: tiny.make_adapter(tiny.make_model()), capped])
+def test_the_summed_loss_of_padded_rows_and_its_gradient_are_those_of_a_plain_loop(rows, monkeypatch, make, logits):
+    import torch
+
+    monkeypatch.setattr(losses, "LOGITS", logits)
+    model, (input_ids, labels) = make().requires_grad_(True), rows
+    ids, _, targets = losses.pad(input_ids, labels, range(len(input_ids)), torch.device("cpu"))
+    total, weights = losses.summed_labels(model, ids, targets), list(model.parameters())
+    ours = torch.autograd.grad(total, weights)
+    plain = sum(
+        model(input_ids=torch.tensor([row]), labels=torch.tensor([label])).loss * sum(t != IGNORE for t in label[1:])
+        for row, label in zip(input_ids, labels, strict=True)
+    )
+    assert total.item() == pytest.approx(plain.item(), rel=1e-5)
+    for mine, theirs in zip(ours, torch.autograd.grad(plain, weights), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_without_a_label_have_a_summed_loss_of_0_with_a_gradient():
+    import torch
+
+    total = losses.summed_labels(tiny.make_model().requires_grad_(True), torch.ones(2, 5).long(), torch.full((2, 5), IGNORE))
+    total.backward()
+    assert total.item() == 0

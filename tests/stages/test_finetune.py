@@ -89,6 +89,30 @@ def test_a_run_gone_on_with_copies_its_whole_history() -> None:
     assert found == [(step, {"loss": 1 / step}) for step in (1, 2, 3, 4)]
 
 
+def test_the_first_step_of_a_short_training_moves_the_weights(home: Path, tmp_path: Path) -> None:
+    made = train(home, tmp_path / "one", batch=24)
+    assert read_metrics(made)["steps"] == 1
+    assert all(value.abs().max() > 0 for name, value in weights(made).items() if "lora_B" in name), "B starts at zero"
+
+
+def test_a_training_without_triton_takes_the_steps_of_plain_trl(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Micro-batches of three rows of six, so that the mean over all labels of a step is not that of its parts."""
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from playpen import label_trainer
+
+    fields = {"batch": 6, "epochs": 2, "dropout": 0.0}
+    ours = train(home, tmp_path / "ours", Machine(device="cpu", train_rows=3), **fields)
+    monkeypatch.setattr(label_trainer, "LabelTrainer", SFTTrainer)
+    theirs = train(home, tmp_path / "theirs", Machine(device="cpu", train_rows=3), **fields)
+    for name in ("step", "loss", "learning_rate", "grad_norm"):
+        one, two = (read_table(made, "history")[name].tolist() for made in (ours, theirs))
+        assert one == pytest.approx(two, rel=1e-4)
+    assert all(torch.allclose(value, weights(theirs)[key], atol=1e-4) for key, value in weights(ours).items())
+
+
 def test_the_tokenizer_lies_with_the_adapter(home: Path, tmp_path: Path) -> None:
     made = train(home, tmp_path / "first", epochs=0.2)
     assert (made / "adapter" / "tokenizer.json").exists()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from playpen.config import Input, PlaypenError, config
-from playpen.lora_settings import LoraSettings
+from playpen.lora_settings import LoraSettings, num_steps, warmup_steps
 from playpen.tables import check_row_ids, read_splits, read_table, write_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 DISTRIBUTED = True
 
@@ -117,14 +117,15 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from playpen.label_trainer import LabelTrainer
     from playpen.training import trainer_arguments
 
-    steps = max(1, round(config.epochs * len(rows) / config.batch))
+    steps = num_steps(len(rows), config)
     arguments = SFTConfig(
         **trainer_arguments(out, machine, config.batch, config.seed, steps, "finetune"),
         num_train_epochs=config.epochs,
         learning_rate=config.lr,
-        warmup_steps=max(1, round(config.warmup * steps)),
+        warmup_steps=warmup_steps(len(rows), config),
         weight_decay=config.weight_decay,
         lr_scheduler_type="cosine",
         loss_type="nll",
@@ -133,7 +134,8 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     )
     table = Dataset.from_dict({"input_ids": rows["input_ids"].tolist(), "labels": rows["labels"].tolist()})
     model, lora = trainable_model(config, machine)
-    return SFTTrainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
+    trainer = SFTTrainer if machine.torch_device().type == "cuda" else LabelTrainer
+    return trainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
 
 
 def trainable_model(config: Config, machine: "Machine") -> tuple[Any, Any]:

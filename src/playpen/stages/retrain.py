@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from playpen.machine import Machine
     from playpen.retraining import Job, Task
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 CONTROLS = ("random", "length")
 """Names that stand for the controls, which no scores may have."""
