@@ -114,7 +114,7 @@ def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Tab
         rows += [(row.loss, _row(row, sizes)) for row in here.itertuples()]
     ordered = sorted(rows, key=lambda row: (row[1][1].sort or 0, row[0]))
     note = (
-        f"Tokens, rows and answer tokens of an arm, once each, and its optimiser steps over {plan.epochs:g} epochs: means over seeds; of short rows "
+        f"Tokens, rows and answer tokens of an arm, once each, and its optimiser steps in all epochs: means over seeds; of short rows "
         f"a budget in tokens takes more, and so more steps. Loss in nats a token. {plan.subject} minus the arm: below 0, {plan.subject} is better. p: two-sided, sign-flip over seeds and over "
         "rows, Student's t over both; Holm adjusts the largest of the three over the planned family and all budgets. Won: share in which the subject's loss is lower."
     )
