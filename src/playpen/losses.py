@@ -36,13 +36,27 @@ def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: M
     -100 where a token carries no loss. `bar` is told the tokens done, in place of a bar of this call's own. Raises PlaypenError
     for a row without a label after its first token.
     """
-    found, total = np.full(len(input_ids), np.nan, np.float32), sum(map(len, input_ids))
+    return losses_of_parts(model, input_ids, labels, [labels], machine, bar)[0]
+
+
+def losses_of_parts(
+    model: Any, input_ids: TokenLists, labels: TokenLists, parts: Sequence[TokenLists], machine: Machine, bar: tqdm | None = None
+) -> np.ndarray:
+    """Return float32 [parts, rows]: `row_losses` over those of the labels that each part keeps, all from one forward pass.
+
+    A part is `labels` with -100 in more places. Raises PlaypenError for a row of which a part keeps none.
+    """
+    found, total = np.full((len(parts), len(input_ids)), np.nan, np.float32), sum(map(len, input_ids))
     own = tqdm(total=total, desc="losses", unit="token", disable=None, mininterval=1) if bar is None else nullcontext(bar)
     with torch.no_grad(), own as bar:
         for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
             ids, mask, targets = pad(input_ids, labels, rows, machine.torch_device())
-            sums = _row_sums(model, ids, mask, targets)
-            found[rows] = (sums / num_labels(targets)).cpu().numpy()
+            nats, owner = _label_nats(model, ids, mask, targets)
+            for i, part in enumerate(parts):
+                kept = pad(input_ids, part, rows, machine.torch_device())[2]
+                chosen = kept[:, 1:][targets[:, 1:] != IGNORE] != IGNORE
+                sums = torch.zeros(len(rows), device=nats.device).index_add_(0, owner[chosen], nats[chosen])
+                found[i, rows] = (sums / num_labels(kept)).cpu().numpy()
             bar.update(sum(len(input_ids[row]) for row in rows))
     return found
 
@@ -130,13 +144,12 @@ def _inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(total, uniform.unsqueeze(1) * total[:, -1:], right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
-def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Return the summed nats of each padded row."""
+def _label_nats(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nats of each label of padded rows [T], row by row, and the row of each [T]."""
     hidden, targets, owner = labelled(model, ids, mask, labels)
-    head, sums = output_head(model), torch.zeros(len(ids), device=ids.device)
-    for part in _slices(hidden, head):
-        sums.index_add_(0, owner[part], cross_entropy(head(hidden[part]), targets[part], reduction="none"))
-    return sums
+    head = output_head(model)
+    nats = [cross_entropy(head(hidden[part]), targets[part], reduction="none") for part in _slices(hidden, head)]
+    return torch.cat(nats), owner
 
 
 def labelled(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
