@@ -1,5 +1,6 @@
 """The stage finetune: it trains what it should, masks what it should, and ends alike after a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -123,6 +124,14 @@ def test_the_same_config_gives_the_same_weights_and_another_seed_others(home: Pa
     one, two, other = (weights(train(home, tmp_path / name, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_adapter_names_its_layers_in_one_order_in_every_process(home: Path, tmp_path: Path) -> None:
+    modules = ("v_proj", "up_proj", "q_proj", "o_proj", "k_proj", "gate_proj", "down_proj")
+    first = train(home, tmp_path / "first", rank=16, target_modules=modules)
+    more = train(home, tmp_path / "more", rank=16, init=str(first))
+    for made in (first, more):
+        assert json.loads((made / "adapter" / "adapter_config.json").read_text())["target_modules"] == sorted(modules)
 
 
 def test_the_micro_batch_does_not_change_the_result(home: Path, tmp_path: Path) -> None:

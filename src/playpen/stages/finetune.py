@@ -69,6 +69,9 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     metrics: dict[str, Any] = train(trainer, config, out, machine)
     if not trainer.is_world_process_zero():
         return
+    for lora in trainer.model.peft_config.values():
+        if isinstance(lora.target_modules, set):
+            lora.target_modules = sorted(lora.target_modules)  # a set is written in another order by every process
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
     if config.keep_moments:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from playpen.token_rows import TokenRows
     from playpen.trackers import Tracker
 
-VERSION = 4
+VERSION = 5
 RESUMABLE = True
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
 
