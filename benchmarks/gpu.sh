@@ -45,6 +45,7 @@ receive() {
 
 environment() {
     export PYTHONPATH=$PWD/src:$HOME_THERE/site HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+    export JAX_PLATFORMS=cpu # bm25s imports JAX where it is there, which else takes three quarters of the memory of the GPU
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-5}
 }
 
