@@ -7,7 +7,7 @@
 #   there   benchmarks/gpu.sh unpack             puts the parts together, installs, says what it found
 #   there   benchmarks/gpu.sh start PRESET ...   three processes share the plan, in the background; more words go to each
 #   there   benchmarks/gpu.sh wait SECONDS       shows how far they are; comes back when they have ended
-#   there   benchmarks/gpu.sh send FOLDER N      writes the N-th four pieces of 15 MiB of what is finished into FOLDER
+#   there   benchmarks/gpu.sh send FOLDER N      writes pieces of 15 MiB of what is finished into FOLDER: N 1 cuts them and gives four, N 2 the next
 #   here    benchmarks/gpu.sh merge ROOT PIECE...  adds the artifacts of the pieces to ROOT
 #
 # The GPU machine brings its own torch. PACKAGES_THERE names a file with its packages, one a line, as `pip list --format=freeze`
@@ -87,7 +87,8 @@ wait_for() { # SECONDS
 
 send() { # FOLDER N
     local folder=$1 pieces
-    if [[ ! -d $HOME_THERE/pieces ]]; then
+    if [[ $2 == 1 ]]; then # cut anew, of what is finished by now
+        rm -rf "$HOME_THERE/pieces"
         mkdir "$HOME_THERE/pieces"
         (cd "$HOME_THERE/run" && tar -c manifest.json $(for done in */manifest.json; do dirname "$done"; done | grep -Ev '^(base|data)-')) |
             split -b 15M - "$HOME_THERE/pieces/piece-"

@@ -52,11 +52,15 @@ def closure() -> set[str]:
 
 
 def fetched(name: str, wheels: Path, python: str) -> bool:
-    """Fetch the wheel of a package in the version that is installed here; False where there is none."""
+    """Fetch the wheel of a package in the version that is installed here; False where there is none and none is needed."""
     platforms = [word for system in GLIBC for word in ("--platform", f"{system}_x86_64")]
     command = ["python3", "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--implementation", "cp"]
     wanted = f"{name}=={metadata.version(name).split('+')[0]}"
-    done = subprocess.run([*command, "--python-version", python, *platforms, "-d", str(wheels), wanted], capture_output=True)
+    done = subprocess.run(
+        [*command, "--python-version", python, *platforms, "-d", str(wheels), wanted], capture_output=True, text=True
+    )
+    if done.returncode and any(str(file).endswith(".so") for file in metadata.distribution(name).files or []):
+        raise SystemExit(f"{wanted}: no wheel for Python {python} came ({done.stderr.strip().splitlines()[-1]})")
     return done.returncode == 0
 
 

@@ -19,6 +19,10 @@ OF_FEATURES = ("features", "features+metadata")
 """What rows of classify's report use that are no controls."""
 
 
+MISSING = object()
+"""Stands for a figure that no artifact has."""
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """What was read."""
@@ -113,8 +117,8 @@ def _lds_claims(config: "Config", found: Found) -> list[Claim]:
     labels = lds[name]
     made = [_at_least(f"LDS of the labels ({name})", labels["pooled"], found.needed.lds)]
     for rival in found.needed.lds_rivals:
-        value, low, high = (lds[rival][f"behind{end}"] for end in ("", "_low", "_high"))
-        made.append(_ahead("the labels", value, low, high, rival, "LDS"))
+        ends = [lds.get(rival, {}).get(f"behind{end}", MISSING) for end in ("", "_low", "_high")]
+        made.append(_ahead("the labels", ends, rival, "LDS"))
     kept = lds["retained"].get(config.subject, {}).get("value")
     return [*made, _at_least(f"LDS retained by {config.subject}", kept, found.needed.retained)]
 
@@ -122,21 +126,29 @@ def _lds_claims(config: "Config", found: Found) -> list[Claim]:
 def _auroc_claims(config: "Config", found: Found) -> list[Claim]:
     best = found.saved
     made = [_at_least(f"AUROC of {best}", found.classified["models"][best]["auroc"], found.needed.auroc)]
-    gaps = found.gaps[found.gaps["model"] == best].set_index(["against", "measure"])
+    gaps = {(row["against"], row["measure"]): row for row in found.gaps[found.gaps["model"] == best].to_dict("records")}
     for control in found.needed.controls:
         for measure, title in MEASURES.items():
-            value, low, high = (_known(gaps.loc[(control, measure), end]) for end in ("value", "low", "high"))
-            made.append(_ahead(best, value, low, high, control, title))
+            row = gaps.get((control, measure), {})
+            made.append(_ahead(best, [row.get(end, MISSING) for end in ("value", "low", "high")], control, title))
     return made
 
 
-def _ahead(who: str, value: float | None, low: float | None, high: float | None, rival: str, title: str) -> Claim:
-    """Return the claim that a paired difference is surely above 0; its figure is the interval's lower end."""
-    told = "not defined" if value is None or low is None or high is None else f"{number(value, 3, True)}, {span(low, high)}"
+def _ahead(who: str, ends: list[Any], rival: str, title: str) -> Claim:
+    """Return the claim that a paired difference (value, low, high) is surely above 0; its figure is the interval's lower end.
+
+    What was not measured does not hold: the plan named it before anybody could know that it would be missing.
+    """
+    value, low, high = ends
     verb = "are" if who == "the labels" else "is"
+    if low is MISSING:
+        told = "not measured"
+    else:
+        told = f"{number(value, 3, True)}, {span(low, high)}" if pd.notna(ends).all() else "not defined"
+    end = None if low is MISSING else _known(low)
     failure = f"{who} {verb} not surely ahead of {rival} in {title} ({told})"
-    holds = low is not None and low > 0
-    return Claim(f"{who} {verb} ahead of {rival} in {title}, by an interval above 0", low, 0.0, holds, failure)
+    claim = f"{who} {verb} ahead of {rival} in {title}, by an interval above 0"
+    return Claim(claim, end, 0.0, end is not None and end > 0, failure)
 
 
 def _arm_claims(config: "Config", found: Found) -> list[Claim]:

@@ -171,7 +171,7 @@ class Benchmarks:
     tasks: Annotated[tuple[PackagedName, ...], Field(min_length=1)]
     """Which benchmarks; each is a source of its own. What resembles a target is left out, as from any source."""
     per_task: PositiveInt = 2000
-    """At most so many items of each, evenly spaced over it: MMLU's 14,000 come subject by subject."""
+    """At most so many items of each, every n-th of it (of 1,838 and 1,600 every second): MMLU's come subject by subject."""
     version: str = VERSION
     """Version of the package; another one installed is an error, for its items might differ."""
 

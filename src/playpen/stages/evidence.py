@@ -130,19 +130,13 @@ def check_names(config: Config, found: "Found") -> None:
             f"evidence: subject is '{config.subject}', but the subject of the plan of {config.comparison} is '{found.plan.subject}'; "
             "the predictions must be called the same in both"
         )
-    for name in found.needed.lds_rivals:
-        known = [other for other in found.validated["lds"] if other not in ("retained", "ceiling", found.reference)]
-        check_known("needed.lds_rivals of the plan", name, known, f"scores of {config.validation} beside the labels")
-        if "behind_low" not in found.validated["lds"][name]:
-            raise PlaypenError(
-                f"evidence: {config.validation} has no paired differences from '{found.reference}'; validate again"
-            )
+    rivals = set(found.needed.lds_rivals) & set(found.validated["lds"]) - {found.reference}
+    if any("behind" not in found.validated["lds"][name] for name in rivals):
+        raise PlaypenError(f"evidence: {config.validation} has no paired differences from '{found.reference}'; validate again")
     if found.classified["models"][found.saved]["uses"] != "features":
         raise PlaypenError(
             f"evidence: the row that {config.classifier} saved, '{found.saved}', is not of SAE features alone; classify with save left out"
         )
-    for name in found.needed.controls:
-        check_known("needed.controls of the plan", name, found.controls, f"controls of {config.classifier}")
 
 
 def check_known(field: str, name: str, known: list[str], what: str) -> None:
@@ -180,7 +174,7 @@ def check_labels(config: Config, found: "Found", classifier: dict) -> None:
     """Raise when the labels judged are not made as those that were learnt, or were judged on the targets that they aim at."""
     learnt = beside(found.manifests, classifier["config"]["scores"], f"scores of {config.classifier}")
     judged = beside(found.manifests, found.scores[found.reference], f"scores '{found.reference}' of {config.validation}")
-    here, there = ({**made["config"], "split": "", "kind": made["kind"]} for made in (learnt, judged))
+    here, there = ({**made["config"], "split": "", "per_query": "", "kind": made["kind"]} for made in (learnt, judged))
     if differ := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
         raise PlaypenError(
             f"evidence: {config.validation} judges other labels, '{found.reference}', than {config.classifier} learnt: {differ[0]} is "

@@ -240,7 +240,7 @@ def plan_text(config: Config) -> str:
         "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the largest of "
         "three p values: sign-flips over seeds and over rows, and Student's t over both. Interval: 95 %, over both.\n"
         f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}. Beaten is what has an adjusted p below {needed.level:g}.\n"
-        f"- Evidence needs, beside that: LDS of the labels at least {needed.lds:g} and surely above {_listed(needed.lds_rivals)}; retained LDS at "
+        f"- If evidence is made of it, it needs beside that: LDS of the labels at least {needed.lds:g} and surely above {_listed(needed.lds_rivals)}; retained LDS at "
         f"least {needed.retained:g}; AUROC at least {needed.auroc:g} and surely above {_listed(needed.controls)}, overall and within a source.\n"
     )
 
