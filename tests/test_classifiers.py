@@ -16,9 +16,9 @@ from playpen.config import PlaypenError
 from playpen.feature_matrix import before_the_rise
 from playpen.feature_table import Features, dense, from_table, side_by_side
 from playpen.folds import grouped_folds
-from playpen.intervals import bootstrap, estimate, paired_difference
+from playpen.intervals import Statistic, estimate, interval, resample
 from playpen.l2_classifier import BeyondColumns, L2Logistic
-from playpen.prediction_metrics import NAMES, auroc, measures, ranking, spearman, strata_of
+from playpen.prediction_metrics import NAMES, auroc, measures, ranking, strata_of
 from playpen.saved_classifier import load_classifier, save_classifier
 from playpen.tree_classifier import flatten, grow
 
@@ -114,18 +114,20 @@ def test_ranking_measures_equal_those_of_sklearn_and_scipy_also_under_weights() 
     for weights, rows in ((np.ones(80), np.arange(80)), (times.astype(float), repeat)):
         weights = np.stack([np.ones(80), weights])
         assert auroc(label, prediction)(weights)[1] == pytest.approx(roc_auc_score(label[rows], prediction[rows]))
-        assert spearman(score, prediction)(weights)[1] == pytest.approx(spearmanr(score[rows], prediction[rows])[0])
+        both = ranking(label, score, [prediction], np.zeros(80, np.int64))(weights)
+        assert both[1, 0, 1] == pytest.approx(spearmanr(score[rows], prediction[rows])[0])
 
 
 def by_hand(label: np.ndarray, score: np.ndarray, prediction: np.ndarray, strata: np.ndarray) -> tuple[float, float]:
-    """Return AUROC and Spearman of scikit-learn and scipy in each stratum, averaged over rows where they are defined."""
+    """Return AUROC and Spearman of scikit-learn and scipy in each stratum, averaged over rows where the labels define them."""
     found: list[list[tuple[float, int]]] = [[], []]
     for name in np.unique(strata):
         rows = strata == name
         if label[rows].min() < label[rows].max():
             found[0].append((float(roc_auc_score(label[rows], prediction[rows])), rows.sum()))
-        if len(set(prediction[rows])) > 1 and len(set(score[rows])) > 1:
-            found[1].append((float(spearmanr(score[rows], prediction[rows])[0]), rows.sum()))
+        if len(set(score[rows])) > 1:
+            rho = spearmanr(score[rows], prediction[rows])[0] if len(set(prediction[rows])) > 1 else 0.0
+            found[1].append((float(rho), rows.sum()))
     return tuple(np.average([v for v, _ in values], weights=[n for _, n in values]) for values in found)  # type: ignore[return-value]
 
 
@@ -147,24 +149,34 @@ def test_ranking_within_a_source_sees_nothing_of_the_source() -> None:
     between = (source == 0) * 1.0
     found = estimate(400, ranking(label, label, [label * 0.5 + between, between], source))
     assert found[0].tolist() == [1.0, 1.0]
-    assert found[1, 0] == 0.5
-    assert np.isnan(found[1, 1])
-    assert np.isnan(estimate(400, ranking(label, label, [between], label))[0, 0])
+    assert found[1].tolist() == [0.5, 0.0]
+    assert np.isnan(estimate(400, ranking(label, label, [between], label))[0]).all()
 
 
-def test_the_strata_of_source_and_length_hold_rows_of_like_length() -> None:
+def test_rows_that_two_folds_predicted_are_not_ranked_together() -> None:
+    fold, label = np.repeat([0, 1], 200), np.tile([0, 0, 0, 1], 100)
+    rows = made_rows(label, label).assign(fold=fold)
+    found = estimate(400, measures(rows, label, [0.5 * label + 0.4 * fold, 0.4 * fold]))
+    named = dict(zip(NAMES, found.T, strict=True))
+    assert named["auroc_within_source"].tolist() == named["auroc_within_source_length"].tolist() == [1.0, 0.5]
+    assert named["spearman_within_source"] == pytest.approx([1.0, 0.0])
+    assert named["auroc"][0] == 1.0
+
+
+def test_the_strata_of_source_and_length_hold_rows_of_one_source_and_fold_and_of_like_length() -> None:
     draw = np.random.default_rng(0)
     rows = pd.DataFrame({"source": draw.choice(["a", "b"], 800), "num_tokens": draw.integers(10, 500, 800)})
-    rows["num_labels"] = rows["num_tokens"] // 2
-    _, source, both = strata_of(rows)
-    assert len(set(source)) == 2
+    rows["num_labels"], rows["fold"] = rows["num_tokens"] // 2, draw.integers(0, 3, 800)
+    _, own, both = strata_of(rows)
+    assert len(set(own)) == 2 * 3
     spread = rows.groupby(both)["num_tokens"].agg(lambda lengths: lengths.max() - lengths.min())
     assert spread.max() < 140
-    assert rows["source"].groupby(both).nunique().max() == 1
+    for strata in (own, both):
+        assert rows.groupby(strata)[["source", "fold"]].nunique().max().tolist() == [1, 1]
 
 
 def made_rows(label: np.ndarray, score: np.ndarray) -> pd.DataFrame:
-    fixed = {"source": "a", "num_tokens": 5, "num_labels": 3}
+    fixed = {"source": "a", "fold": 0, "num_tokens": 5, "num_labels": 3}
     return pd.DataFrame({"label": label.astype(np.int8), "score": score}).assign(**fixed)
 
 
@@ -268,6 +280,11 @@ def test_fingerprints_side_by_side_keep_their_features_apart_and_strengths_alike
     assert both.stats.shape == (1, 20)
 
 
+def bootstrap(groups: np.ndarray, statistic: Statistic, draws: int, seed: int) -> tuple[float, float]:
+    low, high = interval(resample(groups, statistic, draws, seed))
+    return float(low), float(high)
+
+
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     hits = 0
     for seed in range(100):
@@ -292,8 +309,12 @@ def test_a_paired_difference_is_narrower_than_its_parts() -> None:
     left = label + draw.normal(size=300)
     right = left + draw.normal(size=300) * 0.1
     parts = auroc(label, left), auroc(label, right)
-    gap, low, high = paired_difference(np.arange(300), *parts, 500, 0)
-    assert low < gap < high
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        return parts[0](weights) - parts[1](weights)
+
+    low, high = bootstrap(np.arange(300), difference, 500, 0)
+    assert low < estimate(300, difference) < high
     part_low, part_high = bootstrap(np.arange(300), parts[0], 500, 0)
     assert high - low < (part_high - part_low) / 3
 

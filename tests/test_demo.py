@@ -35,7 +35,6 @@ SMALL = (
     "sae.ce_tokens=500",
     "classifier.bootstrap=50",
     "classifier.folds=2",
-    "report.bootstrap=100",
 )
 
 

@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from playpen import losses
-from playpen.chat import IGNORE, encode
+from playpen.chat import IGNORE, encode, without_end_of_turn
 from playpen.config import PlaypenError
 from playpen.machine import Machine
 
@@ -96,3 +96,54 @@ def test_sampled_labels_follow_the_models_own_probabilities_and_not_the_batch(ro
     counted = np.bincount([row[place] for row in drawn], minlength=len(expected)) / 2000
     assert 0.5 * np.abs(counted - expected).sum() < 0.6 * np.sqrt(expected * (1 - expected) / 2000).sum()
     assert counted.argmax() == expected.argmax()
+
+
+@pytest.mark.parametrize("logits", [losses.LOGITS, 7 * 320])
+@pytest.mark.parametrize("make", [lambda: tiny.make_adapter(tiny.make_model()), capped])
+def test_the_summed_loss_of_padded_rows_and_its_gradient_are_those_of_a_plain_loop(rows, monkeypatch, make, logits):
+    import torch
+
+    monkeypatch.setattr(losses, "LOGITS", logits)
+    model, (input_ids, labels) = make().requires_grad_(True), rows
+    ids, _, targets = losses.pad(input_ids, labels, range(len(input_ids)), torch.device("cpu"))
+    total, weights = losses.summed_labels(model, ids, targets), list(model.parameters())
+    ours = torch.autograd.grad(total, weights)
+    plain = sum(
+        model(input_ids=torch.tensor([row]), labels=torch.tensor([label])).loss * sum(t != IGNORE for t in label[1:])
+        for row, label in zip(input_ids, labels, strict=True)
+    )
+    assert total.item() == pytest.approx(plain.item(), rel=1e-5)
+    for mine, theirs in zip(ours, torch.autograd.grad(plain, weights), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_without_a_label_have_a_summed_loss_of_0_with_a_gradient():
+    import torch
+
+    total = losses.summed_labels(tiny.make_model().requires_grad_(True), torch.ones(2, 5).long(), torch.full((2, 5), IGNORE))
+    total.backward()
+    assert total.item() == 0
+
+
+def test_losses_of_parts_of_the_labels_are_those_of_each_part_alone(rows, monkeypatch):
+    monkeypatch.setattr(losses, "LOGITS", 7 * 320)
+    (input_ids, labels), model, tokenizer = rows, tiny.make_model(), tiny.tokenizer()
+    words = [without_end_of_turn(row, tokenizer) for row in labels]
+    found = losses.losses_of_parts(model, input_ids, labels, [words, labels], CPU)
+    for part, mine in zip([words, labels], found, strict=True):
+        np.testing.assert_allclose(mine, losses.row_losses(model, input_ids, part, CPU), rtol=1e-6)
+    assert (np.abs(found[0] - found[1]) > 1e-3).all(), "every row has a marker that the words leave out"
+
+
+def test_an_adapter_is_folded_in_where_that_changes_no_loss(rows, tmp_path):
+    from playpen.models import load_merged, load_model
+
+    tiny.tiny_adapter(tmp_path / "tuned", tiny.tiny_base(tmp_path / "base"))
+    merged, apart = load_merged(tmp_path / "tuned", CPU), load_model(tmp_path / "tuned", CPU)
+    tuned = losses.row_losses(merged, *rows, CPU)
+    np.testing.assert_allclose(tuned, losses.row_losses(apart, *rows, CPU), rtol=1e-5)
+    assert np.abs(tuned - losses.row_losses(load_merged(tmp_path / "base", CPU), *rows, CPU)).max() > 1e-3
+    rounded = load_merged(tmp_path / "tuned", Machine(device="cpu", dtype="bfloat16"))
+    assert hasattr(apart, "peft_config")
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    assert any("lora" in name for name, _ in rounded.named_parameters())

@@ -9,20 +9,43 @@ from playpen.paired import holm, interval, paired_effect, sign_flip_p, standard_
 
 def test_with_one_seed_the_interval_is_the_t_interval_over_items() -> None:
     values = np.random.default_rng(0).normal(1, 2, (1, 30))
-    low, high = interval(values, resamples=20000)
-    closed = stats.t.interval(0.95, 29, values.mean(), stats.sem(values[0]))
-    assert (low, high) == pytest.approx(closed, rel=0.03)
+    assert interval(values) == pytest.approx(stats.t.interval(0.95, 29, values.mean(), stats.sem(values[0])))
 
 
 def test_with_one_item_the_error_is_that_of_the_mean_over_seeds() -> None:
     values = np.array([[1.0], [2.0], [4.0]])
-    assert standard_error(values, resamples=20000) == pytest.approx(stats.sem(values[:, 0]), rel=0.02)
+    assert standard_error(values) == pytest.approx(stats.sem(values[:, 0]))
+    assert standard_error(np.array([[3.0]])) == 0
 
 
 def test_crossed_seeds_and_items_add_their_variances() -> None:
     seeds, items = np.array([[-0.2], [0.1], [0.4]]), np.linspace(-1, 1, 50)[None]
-    expected = np.hypot(stats.sem(seeds[:, 0]), stats.sem(items[0]))
-    assert standard_error(seeds + items, resamples=20000) == pytest.approx(expected, rel=0.02)
+    assert standard_error(seeds + items) == pytest.approx(np.hypot(stats.sem(seeds[:, 0]), stats.sem(items[0])))
+
+
+def pigeonhole(values: np.ndarray, draws: int) -> float:
+    """Return the deviation of the mean over draws of seeds and of items, weights spread so that variances divide by n - 1."""
+    rng, weights = np.random.default_rng(0), []
+    for units in values.shape:
+        counts = rng.multinomial(units, np.full(units, 1 / units), size=draws)
+        weights.append((1 + np.sqrt(units / (units - 1)) * (counts - 1)) / units)
+    return float(((weights[0] @ values) * weights[1]).sum(1).std())
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (2, 5), (12, 9)])
+def test_the_error_is_what_a_bootstrap_of_seeds_and_items_at_once_comes_to(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sum(shape))
+    values = 0.3 * rng.normal(size=(shape[0], 1)) + 0.5 * rng.normal(size=(1, shape[1])) + rng.normal(size=shape)
+    assert standard_error(values) == pytest.approx(pigeonhole(values, 60_000), rel=0.015)
+
+
+def test_the_squared_error_is_unbiased_but_for_the_noise_of_cells_which_counts_three_times() -> None:
+    rng, seeds, items, found = np.random.default_rng(0), 4, 6, []
+    for _ in range(4000):
+        values = 0.7 * rng.normal(size=(seeds, 1)) + 0.5 * rng.normal(size=(1, items)) + rng.normal(size=(seeds, items))
+        found.append(standard_error(values) ** 2)
+    expected = 0.49 / seeds + 0.25 / items + 3 / (seeds * items)
+    assert np.mean(found) == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize(("of_seeds", "of_items", "of_cells"), [(0.3, 0.05, 0.05), (0.0, 1.0, 0.5), (0.1, 1.0, 0.5)])
@@ -31,7 +54,7 @@ def test_the_interval_of_three_seeds_covers_a_planted_effect(of_seeds: float, of
     for trial in range(200):
         gap = rng.normal(0, of_seeds, (3, 1)) + rng.normal(0, of_items, (1, 40)) + rng.normal(0, of_cells, (3, 40))
         hard = rng.normal(5, 3, (1, 40))
-        found = paired_effect(hard + gap - 0.25, np.repeat(hard, 3, axis=0), seed=trial, resamples=200)
+        found = paired_effect(hard + gap - 0.25, np.repeat(hard, 3, axis=0), seed=trial)
         hits += found.low <= -0.25 <= found.high
     assert 0.89 <= hits / 200 <= 1.0
 
@@ -85,3 +108,15 @@ def test_matrices_that_do_not_pair_are_refused() -> None:
 def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
     assert holm({"b": 0.04, "a": 0.01, "c": 0.03}) == pytest.approx({"b": 0.06, "a": 0.03, "c": 0.06})
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def test_where_seeds_and_items_vary_alike_the_largest_p_is_small_as_seldom_as_it_says() -> None:
+    rng, trials, found = np.random.default_rng(0), 300, {"flips": 0, "all": 0}
+    for trial in range(trials):
+        gap = rng.normal(size=(12, 1)) + rng.normal(size=(1, 14)) * (14 / 12) ** 0.5
+        effect = paired_effect(gap, np.zeros_like(gap), seed=trial)
+        flips = max(effect.p_seeds, effect.p_items)
+        found["flips"] += flips < 0.1
+        found["all"] += max(flips, effect.p_both) < 0.1
+    assert found["flips"] > 0.13 * trials
+    assert found["all"] < 0.13 * trials

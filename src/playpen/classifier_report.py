@@ -159,7 +159,7 @@ def with_shuffled(report: pd.DataFrame, shuffled: dict[str, Any] | None) -> pd.D
 
 
 def held_out_table(rows: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
-    """Return one row a scored row and trial: row_id, model (the trial's name), label, score, prediction."""
-    base = rows[["row_id", "label"]].assign(score=rows["score"].astype(np.float32))
+    """Return one row a scored row and trial: row_id, model (the trial's name), fold, label, score, prediction."""
+    base = rows[["row_id", "label"]].assign(fold=rows["fold"].astype(np.int32), score=rows["score"].astype(np.float32))
     parts = [base.assign(model=trial.name, prediction=prediction) for trial, prediction in predictions.items()]
-    return pd.concat(parts, ignore_index=True)[["row_id", "model", "label", "score", "prediction"]]
+    return pd.concat(parts, ignore_index=True)[["row_id", "model", "fold", "label", "score", "prediction"]]

@@ -1,7 +1,7 @@
 """Classifiers: from a fingerprint to a prediction of attribution in [0, 1], higher = more helpful.
 
 A classifier is a frozen config with `fit`, which turns rows into a dictionary of arrays, and `predict`, which turns those arrays
-and other rows into predictions: the probability of being in the top for a 0/1 target, the expected rank for a rank.
+and other rows into predictions: the probability of being in the top for a 0/1 target, else the expected rank or score.
 To add one, write such a config, put it in `CLASSIFIERS`, and give it a field in `stages/classify.py`.
 
 All of them minimise the cross-entropy with the target, whose minimum for a target in [0, 1] is its expectation (Gneiting

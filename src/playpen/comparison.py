@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Training:
     """One training of an arm."""
 
     budget: int
@@ -24,7 +24,7 @@ class Trial:
     job: Job
 
 
-def trials(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Path) -> list[Trial]:
+def trainings(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Path) -> list[Training]:
     """Return every training of the plan; `row_ids` are those of the rows, in ascending order.
 
     Arms that no budget changes are trained once a seed and stand in every budget.
@@ -37,7 +37,7 @@ def trials(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: Pat
             for seed in range(plan.seed, plan.seed + plan.seeds):
                 free = plan.arms[arm].kind in ("everything", "nothing")
                 file = work / f"{'any' if free else budget}-{quote(arm, safe='')}-{seed}.npy"
-                found.append(Trial(budget, arm, Job(file, kept.get((budget, arm, seed), np.array([], np.int64)), seed)))
+                found.append(Training(budget, arm, Job(file, kept.get((budget, arm, seed), np.array([], np.int64)), seed)))
     return found
 
 
@@ -47,25 +47,25 @@ def matrix(losses: pd.DataFrame, budget: int, arm: str) -> np.ndarray:
     return mine.pivot(index="seed", columns="row_id", values="loss").to_numpy(np.float64)
 
 
-def effects(losses: pd.DataFrame, plan: "Config", bootstrap: int) -> pd.DataFrame:
+def effects(losses: pd.DataFrame, plan: "Config") -> pd.DataFrame:
     """Return one row a budget and rival.
 
-    Columns: budget, arm, loss (of the arm), subject_loss, effect (subject minus arm, nats a token), low, high (95 %), p_seeds, p_rows,
-    p (the larger), p_holm (over the family and all budgets, else empty), seeds_won and rows_won (shares of seeds and of rows in which
+    Columns: budget, arm, loss (of the arm), subject_loss, effect (subject minus arm, nats a token), low, high (95 %), p_seeds, p_rows, p_both,
+    p (the largest), p_holm (over the family and all budgets, else empty), seeds_won and rows_won (shares of seeds and of rows in which
     the subject's mean loss is lower), in_family.
     """
-    family = plan.family or tuple(name for name in plan.arms if name != plan.subject)
     found = []
     for budget in plan.budgets:
         subject = matrix(losses, budget, plan.subject)
         for arm in (name for name in plan.arms if name != plan.subject):
             other = matrix(losses, budget, arm)
-            effect = paired_effect(subject, other, plan.seed, bootstrap)
+            effect = paired_effect(subject, other, plan.seed)
             means = {"loss": other.mean(), "subject_loss": subject.mean()}
             sizes = {"effect": effect.effect, "low": effect.low, "high": effect.high}
-            tests = {"p_seeds": effect.p_seeds, "p_rows": effect.p_items, "p": max(effect.p_seeds, effect.p_items)}
+            tests = {"p_seeds": effect.p_seeds, "p_rows": effect.p_items, "p_both": effect.p_both}
+            tests["p"] = max(tests.values())
             won = {"seeds_won": effect.lower / effect.seeds, "rows_won": float(((subject - other).mean(0) < 0).mean())}
-            found.append({"budget": budget, "arm": arm, **means, **sizes, **tests, **won, "in_family": arm in family})
+            found.append({"budget": budget, "arm": arm, **means, **sizes, **tests, **won, "in_family": arm in plan.tested})
     table = pd.DataFrame(found)
     mine = table[table["in_family"]]
     adjusted = holm({str(place): float(p) for place, p in mine["p"].items()})

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from playpen.stages.compare import Config
     from playpen.stages.preregister import Config as Plan
 
-LEVEL = 0.01
-"""p below which, adjusted, a rival counts as beaten or as the winner."""
-
 
 def write_page(out: Path, config: "Config", plan: "Plan", found: pd.DataFrame, losses: pd.DataFrame, sizes: pd.DataFrame) -> None:
     """Write `index.html`, `report.md` and their figures."""
@@ -31,7 +28,7 @@ def write_page(out: Path, config: "Config", plan: "Plan", found: pd.DataFrame, l
     page = Page(
         title=config.title,
         question=f"Does what {plan.subject} picks lower the held-out target loss against every rival, at the same number of tokens?",
-        answer=answer(found, plan, largest),
+        answer=" ".join(answer(found, plan, budget) for budget in sorted(plan.budgets, reverse=True)),
         verdict="",
         tone=tone_of(found[found["budget"] == largest]),
         others=(),
@@ -60,9 +57,9 @@ def tone_of(rows: pd.DataFrame) -> str:
 
 def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
     """Return the outcome in two sentences, those that the subject did not beat first."""
-    mine = found[(found["budget"] == budget) & found["in_family"]]
-    won: list[str] = mine.loc[(mine["effect"] < 0) & (mine["p_holm"] < LEVEL), "arm"].tolist()
-    lost: list[str] = mine.loc[(mine["effect"] > 0) & (mine["p_holm"] < LEVEL), "arm"].tolist()
+    mine, level = found[(found["budget"] == budget) & found["in_family"]], plan.needed.level
+    won: list[str] = mine.loc[(mine["effect"] < 0) & (mine["p_holm"] < level), "arm"].tolist()
+    lost: list[str] = mine.loc[(mine["effect"] > 0) & (mine["p_holm"] < level), "arm"].tolist()
     unclear = [arm for arm in mine["arm"] if arm not in (*won, *lost)]
     parts = [f"lost to {layout.listing(lost)}"] if lost else []
     parts += [f"cannot be told apart from {layout.listing(unclear)}"] if unclear else []
@@ -71,7 +68,7 @@ def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
         f"{row['arm']} {number(row['effect'], 3, True)} ({span(row['low'], row['high'])})" for row in mine.to_dict("records")
     )
     return (
-        f"{plan.subject} {'; it '.join(parts)} (p < {LEVEL}, adjusted for {len(found[found['in_family']])} comparisons), each training on "
+        f"{plan.subject} {'; it '.join(parts)} (p < {level:g}, adjusted for {len(found[found['in_family']])} comparisons), each within "
         f"{budget:,} tokens. Its held-out loss minus theirs, nats a token: {values}."
     )
 
@@ -79,27 +76,47 @@ def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
 def planned_text(plan: "Plan", manifest: dict[str, Any]) -> str:
     """Return what was fixed before the first arm was trained, and when."""
     claim = f"Claim: {plan.claim} " if plan.claim else ""
-    when = manifest["provenance"]["started"]
-    return (
-        f"{claim}Rows, seeds, settings and test of this comparison are those of {manifest['directory']}, made {when} before any arm was "
-        "trained; compare has no setting that could change them."
+    others = earlier_comparisons(manifest)
+    looked = (
+        f"Comparisons that had been started before lie beside it: {', '.join(others)}."
+        if others
+        else "No comparison beside it is older."
     )
+    return (
+        f"{claim}Rows, seeds, settings, family, test and level of this comparison are those of {manifest['directory']}, made "
+        f"{manifest['provenance']['started']}; it was found unchanged, and compare chooses nothing. {looked} Seeds are those of trainings and draws: "
+        "there is one base model, first adapter, classifier and target, and intervals do not answer for others."
+    )
+
+
+def earlier_comparisons(plan: dict[str, Any]) -> list[str]:
+    """Return the artifacts of compare, beside a plan, that were started before it was made."""
+    from playpen.artifact import MANIFEST, read_manifest
+
+    beside = [read_manifest(file.parent) for file in sorted(Path(plan["path"]).parent.glob(f"*/{MANIFEST}"))]
+    when = plan["provenance"]["started"]
+    return [
+        f"{each['name']}-{each['fingerprint']}"
+        for each in beside
+        if each["kind"] == "compare" and each["provenance"]["started"] < when
+    ]
 
 
 def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Table:
     """Return one row a budget and arm, the lowest loss first."""
-    heads = ("arm", "tokens, at most", "rows", "answer tokens", "loss", f"{plan.subject} minus it", "95% interval")
-    heads += ("p (seeds)", "p (rows)", "p (Holm)", "seeds won", "rows won")
+    heads = ("arm", "budget", "tokens", "rows", "answer tokens", "steps", "loss", f"{plan.subject} minus it", "95% interval")
+    heads += ("p (seeds)", "p (rows)", "p (both)", "p (Holm)", "seeds won", "rows won")
     rows = []
     for budget in plan.budgets:
         here = found[found["budget"] == budget]
         subject = (Cell(plan.subject), Cell(f"{budget:,}", budget), *_size(sizes, budget, plan.subject))
-        rows.append((here["subject_loss"].iloc[0], (*subject, num(here["subject_loss"].iloc[0]), *[Cell("")] * 7)))
+        rows.append((here["subject_loss"].iloc[0], (*subject, num(here["subject_loss"].iloc[0]), *[Cell("")] * 8)))
         rows += [(row.loss, _row(row, sizes)) for row in here.itertuples()]
     ordered = sorted(rows, key=lambda row: (row[1][1].sort or 0, row[0]))
     note = (
-        f"Loss in nats a token. {plan.subject} minus the arm: below 0, {plan.subject} is better. p: two-sided sign-flip over seeds and over "
-        "rows; Holm adjusts the larger of the two over the planned family and all budgets. Won: share in which the subject's loss is lower."
+        f"Tokens, rows and answer tokens of an arm, once each, and its optimiser steps in all epochs: means over seeds; of short rows "
+        f"a budget in tokens takes more, and so more steps. Loss in nats a token. {plan.subject} minus the arm: below 0, {plan.subject} is better. p: two-sided, sign-flip over seeds and over "
+        "rows, Student's t over both; Holm adjusts the largest of the three over the planned family and all budgets. Won: share in which the subject's loss is lower."
     )
     return Table("effects", heads, tuple(cells for _, cells in ordered), note, strong=plan.subject)
 
@@ -107,15 +124,16 @@ def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Tab
 def _row(row: Any, sizes: pd.DataFrame) -> tuple[Cell, ...]:
     place = (Cell(row.arm), Cell(f"{row.budget:,}", row.budget), *_size(sizes, row.budget, row.arm), num(row.loss))
     tests = tuple(
-        Cell(probability(None if np.isnan(p) else p), None if np.isnan(p) else p) for p in (row.p_seeds, row.p_rows, row.p_holm)
+        Cell(probability(None if np.isnan(p) else p), None if np.isnan(p) else p)
+        for p in (row.p_seeds, row.p_rows, row.p_both, row.p_holm)
     )
     won = tuple(Cell(f"{100 * share:.0f}%", share) for share in (row.seeds_won, row.rows_won))
     return (*place, num(row.effect, 3, True, tone=tone(row)), Cell(span(row.low, row.high), row.low), *tests, *won)
 
 
-def _size(sizes: pd.DataFrame, budget: int, arm: str) -> tuple[Cell, Cell]:
-    found: Any = sizes.loc[(budget, arm)] if (budget, arm) in sizes.index else {"rows": 0, "labels": 0}
-    return count(float(found["rows"])), count(float(found["labels"]))
+def _size(sizes: pd.DataFrame, budget: int, arm: str) -> tuple[Cell, ...]:
+    found: Any = sizes.loc[(budget, arm)]
+    return tuple(count(float(found[what])) for what in ("tokens", "rows", "labels", "steps"))
 
 
 def arms_figure(draw: figures.Draw, losses: pd.DataFrame, plan: "Plan", budget: int) -> layout.Figure:
@@ -126,10 +144,10 @@ def arms_figure(draw: figures.Draw, losses: pd.DataFrame, plan: "Plan", budget: 
 
     values = {arm: matrix(losses, budget, arm) for arm in plan.arms if plan.arms[arm].kind not in ("everything", "nothing")}
     seeds = {arm: each.mean(axis=1).tolist() for arm, each in values.items()}
-    centre, spread = np.mean(list(values.values()), axis=0), np.sqrt(len(values) / (len(values) - 1))
+    centre, spread = np.mean(list(values.values()), axis=0), np.sqrt(len(values) / max(1, len(values) - 1))
     spans = {}
     for arm, each in values.items():  # Cousineau 2005, Morey 2008: without what all arms share
-        low, high = interval(spread * (each - centre), plan.seed)
+        low, high = interval(spread * (each - centre))
         middle = float(spread * (each - centre).mean())
         spans[arm] = (float(each.mean()) + low - middle, float(each.mean()) + high - middle)
     free = [arm for arm in plan.arms if arm not in values]

@@ -26,7 +26,7 @@ def predict_held_out(
 
     A shuffle gives the training rows each other's targets; the held-out rows keep their own.
     """
-    from tqdm import tqdm
+    from playpen.progress import tqdm
 
     predictions = {fit: np.empty(len(target), np.float32) for fit in fits}
     followers = {fit: [other for other in fits if other[0].after is fit[0]] for fit in fits}

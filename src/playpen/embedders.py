@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 from tyro.conf import Suppress
 
 from playpen.config import PlaypenError, config
 from playpen.endpoints import Connection, RefusedRequest, Url
 from playpen.offline import package_folder
+from playpen.progress import tqdm
 from playpen.prompts import EMBEDDING
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import pandas as pd
 from playpen.report_page.layout import number, probability, span
 
 if TYPE_CHECKING:
+    from playpen.needed import Needed
     from playpen.stages.evidence import Config
     from playpen.stages.preregister import Config as Plan
 
@@ -24,6 +25,8 @@ class Found:
 
     manifests: Mapping[str, dict[str, Any]]
     """Those of the three artifacts and of all that they were made from, by fingerprint."""
+    inputs: Mapping[str, dict[str, Any]]
+    """Those of the three, as `classifier`, `validation` and `comparison`."""
     classified: Mapping[str, Any]
     """Metrics of classify."""
     gaps: pd.DataFrame
@@ -35,13 +38,20 @@ class Found:
     """Its tables."""
     scores: Mapping[str, str]
     """Fingerprints of the scores that it judged, by name."""
+    banks: tuple[str, ...]
+    """Fingerprints of the banks that judged them."""
     plan: "Plan"
     planned: dict[str, Any]
     """The plan's manifest."""
     effects: pd.DataFrame
     losses: pd.DataFrame
     sizes: pd.DataFrame
-    """Rows and labels of each arm, as of `compare.arm_sizes`."""
+    """Rows, tokens, labels and steps of each arm, as of `compare.arm_sizes`."""
+
+    @property
+    def needed(self) -> "Needed":
+        """What the plan says that each claim needs."""
+        return self.plan.needed
 
     @property
     def reference(self) -> str:
@@ -49,14 +59,24 @@ class Found:
         return self.validated["reference"]
 
     @property
-    def best(self) -> str:
-        """The best row of features."""
-        return self.classified["best"]
+    def saved(self) -> str:
+        """The row of classify's report that made the predictions."""
+        return self.classified["saved"]
+
+    @property
+    def controls(self) -> list[str]:
+        """The rows of classify's report that features are held against."""
+        return list(dict.fromkeys(self.gaps["against"]))
 
     @property
     def largest(self) -> pd.DataFrame:
         """The rows of `effects` at the largest budget."""
         return self.effects[self.effects["budget"] == self.effects["budget"].max()]
+
+    @property
+    def family(self) -> pd.DataFrame:
+        """The rows of `effects` that the claim is about, at every budget."""
+        return self.effects[self.effects["in_family"]]
 
 
 @dataclass(frozen=True)
@@ -91,40 +111,43 @@ def _at_least(what: str, value: float | None, needed: float) -> Claim:
 def _lds_claims(config: "Config", found: Found) -> list[Claim]:
     lds, name = found.validated["lds"], found.reference
     labels = lds[name]
-    made = [_at_least(f"LDS of the labels ({name})", labels["pooled"], config.least_lds)]
-    for rival in config.lds_rivals:
-        ours, high = labels["pooled"], lds[rival]["high"]
-        theirs = span(lds[rival]["low"], high, sign=False)
-        failure = f"the LDS of the labels ({number(ours)}) is not above the interval of {rival} ({theirs})"
-        made.append(Claim(f"the LDS of the labels is above the interval of {rival}", ours, high, ours > high, failure))
+    made = [_at_least(f"LDS of the labels ({name})", labels["pooled"], found.needed.lds)]
+    for rival in found.needed.lds_rivals:
+        value, low, high = (lds[rival][f"behind{end}"] for end in ("", "_low", "_high"))
+        made.append(_ahead("the labels", value, low, high, rival, "LDS"))
     kept = lds["retained"].get(config.subject, {}).get("value")
-    return [*made, _at_least(f"LDS retained by {config.subject}", kept, config.least_retained)]
+    return [*made, _at_least(f"LDS retained by {config.subject}", kept, found.needed.retained)]
 
 
 def _auroc_claims(config: "Config", found: Found) -> list[Claim]:
-    best = found.best
-    made = [_at_least(f"AUROC of {best}", found.classified["models"][best]["auroc"], config.least_auroc)]
+    best = found.saved
+    made = [_at_least(f"AUROC of {best}", found.classified["models"][best]["auroc"], found.needed.auroc)]
     gaps = found.gaps[found.gaps["model"] == best].set_index(["against", "measure"])
-    for control in config.controls:
+    for control in found.needed.controls:
         for measure, title in MEASURES.items():
             value, low, high = (_known(gaps.loc[(control, measure), end]) for end in ("value", "low", "high"))
-            told = (
-                "not defined" if value is None or low is None or high is None else f"{number(value, 3, True)}, {span(low, high)}"
-            )
-            failure = f"{best} is not surely ahead of {control} in {title} ({told})"
-            holds = low is not None and low > 0
-            made.append(Claim(f"{best} is ahead of {control} in {title}, by an interval above 0", low, 0.0, holds, failure))
+            made.append(_ahead(best, value, low, high, control, title))
     return made
 
 
+def _ahead(who: str, value: float | None, low: float | None, high: float | None, rival: str, title: str) -> Claim:
+    """Return the claim that a paired difference is surely above 0; its figure is the interval's lower end."""
+    told = "not defined" if value is None or low is None or high is None else f"{number(value, 3, True)}, {span(low, high)}"
+    verb = "are" if who == "the labels" else "is"
+    failure = f"{who} {verb} not surely ahead of {rival} in {title} ({told})"
+    holds = low is not None and low > 0
+    return Claim(f"{who} {verb} ahead of {rival} in {title}, by an interval above 0", low, 0.0, holds, failure)
+
+
 def _arm_claims(config: "Config", found: Found) -> list[Claim]:
-    made = []
-    for row in found.largest[found.largest["in_family"]].to_dict("records"):
-        p, arm = _known(row["p_holm"]), row["arm"]
-        claim = f"{config.subject} has a lower held-out loss than {arm} (p < {config.level:g}, Holm)"
+    made, level = [], found.needed.level
+    several = found.effects["budget"].nunique() > 1
+    for row in found.family.to_dict("records"):
+        p, arm = _known(row["p_holm"]), row["arm"] + (f" at {row['budget']:,} tokens" if several else "")
+        claim = f"{config.subject} has a lower held-out loss than {arm} (p < {level:g}, Holm)"
         told = f"{number(row['effect'], 3, True)} nats a token, p {probability(p)}"
-        failure = f"{config.subject} does not beat {arm} at p < {config.level:g} ({told})"
-        made.append(Claim(claim, p, config.level, p is not None and p < config.level and row["effect"] < 0, failure))
+        failure = f"{config.subject} does not beat {arm} at p < {level:g} ({told})"
+        made.append(Claim(claim, p, level, p is not None and p < level and row["effect"] < 0, failure))
     return made
 
 
@@ -144,7 +167,7 @@ def plain(config: "Config", found: Found, made: list[Claim]) -> dict[str, Any]:
             "retained": lds["retained"].get(config.subject, {}).get("value"),
             "rivals": {name: lds[name]["pooled"] for name in judged},
         },
-        "auroc": {"sae": models[found.best]["auroc"], "controls": {name: models[name]["auroc"] for name in controls}},
+        "auroc": {"sae": models[found.saved]["auroc"], "controls": {name: models[name]["auroc"] for name in controls}},
         "arms": {row["arm"]: {name: _known(row[name]) for name in columns} for row in found.largest.to_dict("records")},
         "claims": [claim.plain() for claim in made],
     }
@@ -157,12 +180,12 @@ def answer(config: "Config", found: Found, made: list[Claim]) -> str:
     first = f"All {len(made)} claims hold"
     if failed:
         first = f"Of {len(made)} claims {len(failed)} {verb} not hold: {'; '.join(claim.failure for claim in failed)}"
-    numbers, family = plain(config, found, made), found.largest[found.largest["in_family"]]
+    numbers, family = plain(config, found, made), found.family
     kept = numbers["lds"]["retained"]
     share = "a share that is not defined" if kept is None else number(kept)
-    beaten = int(((family["effect"] < 0) & (family["p_holm"] < config.level)).sum())
+    beaten = int(((family["effect"] < 0) & (family["p_holm"] < found.needed.level)).sum())
     return (
         f"{first}. The labels have an LDS of {number(numbers['lds']['labels'])}, of which {config.subject} retains "
-        f"{share}; {found.best} tells helpful rows with an AUROC of {number(numbers['auroc']['sae'])}; "
-        f"{config.subject} beats {beaten} of {len(family)} planned rivals."
+        f"{share}; {found.saved} tells the labels' top from the rest with an AUROC of {number(numbers['auroc']['sae'])}; "
+        f"{config.subject} wins {beaten} of {len(family)} planned comparisons."
     )

@@ -20,8 +20,8 @@ def make_page(config: "Config", found: Found, made: list[Claim], costs: list[Cos
     sections = [
         Section(
             "The claims",
-            "What each needs stands in the config of this artifact, its arms and their test in the plan.",
-            (claims_table(made),),
+            known_before(found),
+            (claims_table(made, [name for name in found.controls if name not in found.needed.controls]),),
         ),
         *validation_sections(config, found, draw),
         classifiers.classifier_section(found.classified, found.gaps, found.heldout, draw),
@@ -45,6 +45,14 @@ def make_page(config: "Config", found: Found, made: list[Claim], costs: list[Cos
     )
 
 
+def known_before(found: Found) -> str:
+    """Say where thresholds stand, and what had been started before them: its figures could have been known."""
+    when = found.planned["provenance"]["started"]
+    names = [f"the {name}" for name, made in found.inputs.items() if made["provenance"]["started"] < when]
+    older = f"Started before it, so that their figures could be known: {layout.listing(names)}." if names else ""
+    return f"What each needs stands in the plan {found.planned['directory']}, made {when}, before any of its arms was trained. {older}".rstrip()
+
+
 def write_page(page: Page, out: Path) -> None:
     """Write `index.html`, `report.md` and `summary.txt`, in which `{path}` stands for the artifact's place."""
     (out / "index.html").write_text(layout.render_html(page))
@@ -55,8 +63,8 @@ def write_page(page: Page, out: Path) -> None:
     (out / "summary.txt").write_text(text + "\n\npage: {path}/index.html\n")
 
 
-def claims_table(made: list[Claim]) -> Table:
-    """Return one row a claim, those that do not hold first."""
+def claims_table(made: list[Claim], unused: list[str]) -> Table:
+    """Return one row a claim, those that do not hold first; `unused` are controls that no claim is about."""
     rows = tuple(
         (
             Cell(claim.claim),
@@ -70,6 +78,7 @@ def claims_table(made: list[Claim]) -> Table:
         "Found and needed: the figure itself or, for what must be ahead, the lower end of the 95% interval and what it must exceed; "
         "for arms p, adjusted over the planned family, and the level. A dash is not defined, and does not hold."
     )
+    note += f" Controls of the report that no claim is about: {layout.listing(unused)}." if unused else ""
     return Table("claims", ("claim", "found", "needed", "holds"), rows, note)
 
 

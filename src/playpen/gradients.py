@@ -21,13 +21,13 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from torch import Tensor
-from tqdm import tqdm
 
 from playpen.config import PlaypenError
 from playpen.losses import backward_losses, causal_model, pad, sampled_labels, token_batches
 from playpen.machine import Machine
 from playpen.models import load_model, model_files
 from playpen.moments import Moments
+from playpen.progress import tqdm
 
 
 @contextmanager

@@ -38,19 +38,3 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.nd
     empty = np.isnan(values).all(axis=0)
     low, high = np.nanquantile(np.where(empty, 0.0, values), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
-
-
-def bootstrap(groups: np.ndarray, statistic: Statistic, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % interval (low, high) of a statistic under resampling of groups."""
-    return interval(resample(groups, statistic, draws, seed))
-
-
-def paired_difference(
-    groups: np.ndarray, left: Statistic, right: Statistic, draws: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `left - right` on the rows as they are and its 95 % interval, both taken from the same samples."""
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        return left(weights) - right(weights)
-
-    return estimate(len(groups), difference), *bootstrap(groups, difference, draws, seed)

@@ -7,7 +7,7 @@ With S_1 ... S_M the subsets of a bank and L_m(z) the mean over seeds of the los
 (Park et al. 2023, arXiv 2303.14186, definition 2.2). `per_target` is the mean of LDS(z) over targets; `pooled` takes the
 mean loss over targets first. For rows left out rather than kept the sums are those of the rows that stay, which rank alike.
 A correlation with something constant counts as 0, the rule of the published evaluations. Retained LDS is the pooled LDS
-over that of a reference, told only where the reference's is surely above 0.
+over that of a reference, told only where the reference's is surely above 0; `behind` is how far it is below the reference's.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from playpen.intervals import interval
+from playpen.progress import tqdm
 
-MEASURES = ("pooled", "per_target", "minus_length", "retained")
+MEASURES = ("pooled", "per_target", "minus_length", "retained", "behind")
+"""Of these the last two are beside a reference."""
 COLUMNS = ["scores", *(name + end for name in MEASURES for end in ("", "_low", "_high")), "attainable"]
 
 
@@ -122,17 +123,21 @@ def lds_table(summed: Mapping[str, np.ndarray], losses: np.ndarray, reference: s
     """Return one row a scorer, and one for the ceiling where there are two seeds.
 
     `summed` as in `judge`, `length` among them; `losses` is [M, seeds, T]. Columns: scores; `pooled`, `per_target`,
-    `minus_length` (pooled, less that of the length) and `retained`, each with `_low` and `_high`; `attainable` of the
-    ceiling; subsets, seeds, targets. NaN where there is no such number.
+    `minus_length` (pooled, less that of the length, or of its opposite where short answers help), `retained` and `behind` (pooled of
+    the reference, less that of the scorer; of the length, or of its opposite), each with `_low` and `_high`; `attainable` of the ceiling;
+    subsets, seeds, targets. Differences and ratios are of the same samples of subsets and targets. NaN where there is no such number.
     """
     samples = make_draws(len(losses), losses.shape[2], draws, seed)
     found = judge(summed, losses.mean(axis=1), samples)
+    length = np.abs(found["length"].pooled)
     rows = []
     for name, lds in found.items():
         row = {"scores": name, **_columns("pooled", lds.pooled), **_columns("per_target", lds.per_target)}
-        row |= _columns("minus_length", lds.pooled - found["length"].pooled) if name != "length" else {}
+        row |= _columns("minus_length", lds.pooled - length) if name != "length" else {}
         if reference is not None and name != reference and told(found[reference].pooled)[1] > 0:
             row |= _columns("retained", lds.pooled / found[reference].pooled)
+        if reference is not None and name != reference:
+            row |= _columns("behind", found[reference].pooled - (length if name == "length" else lds.pooled))
         rows.append(row)
     if (top := ceiling(losses, samples)) is not None:
         both = {**_columns("pooled", top.pooled), **_columns("per_target", top.per_target)}

@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
+from torch.utils.checkpoint import checkpoint
 
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError
 from playpen.machine import Machine
+from playpen.progress import tqdm
 
 LOGITS = 2**26
 """Logits held at once: 256 MB in float32, about four times that while their gradient is made."""
+
+CLOSE = 0.75
+"""Least length of a row beside the longest of its pass, on a CPU: a fifth less work on the demo's chats than whole batches."""
 
 TokenLists = Sequence[Sequence[int]]
 
@@ -32,13 +36,27 @@ def row_losses(model: Any, input_ids: TokenLists, labels: TokenLists, machine: M
     -100 where a token carries no loss. `bar` is told the tokens done, in place of a bar of this call's own. Raises PlaypenError
     for a row without a label after its first token.
     """
-    found, total = np.full(len(input_ids), np.nan, np.float32), sum(map(len, input_ids))
+    return losses_of_parts(model, input_ids, labels, [labels], machine, bar)[0]
+
+
+def losses_of_parts(
+    model: Any, input_ids: TokenLists, labels: TokenLists, parts: Sequence[TokenLists], machine: Machine, bar: tqdm | None = None
+) -> np.ndarray:
+    """Return float32 [parts, rows]: `row_losses` over those of the labels that each part keeps, all from one forward pass.
+
+    A part is `labels` with -100 in more places. Raises PlaypenError for a row of which a part keeps none.
+    """
+    found, total = np.full((len(parts), len(input_ids)), np.nan, np.float32), sum(map(len, input_ids))
     own = tqdm(total=total, desc="losses", unit="token", disable=None, mininterval=1) if bar is None else nullcontext(bar)
     with torch.no_grad(), own as bar:
         for rows in token_batches([len(ids) for ids in input_ids], machine.forward_tokens):
             ids, mask, targets = pad(input_ids, labels, rows, machine.torch_device())
-            sums = _row_sums(model, ids, mask, targets)
-            found[rows] = (sums / num_labels(targets)).cpu().numpy()
+            nats, owner = _label_nats(model, ids, mask, targets)
+            for i, part in enumerate(parts):
+                kept = pad(input_ids, part, rows, machine.torch_device())[2]
+                chosen = kept[:, 1:][targets[:, 1:] != IGNORE] != IGNORE
+                sums = torch.zeros(len(rows), device=nats.device).index_add_(0, owner[chosen], nats[chosen])
+                found[i, rows] = (sums / num_labels(kept)).cpu().numpy()
             bar.update(sum(len(input_ids[row]) for row in rows))
     return found
 
@@ -67,6 +85,23 @@ def backward_labels(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor
     """
     hidden, targets, _ = labelled(model, ids, mask, labels)
     return float(_send_back(model, hidden, targets, torch.full((len(targets),), 1 / divisor, device=hidden.device)).sum())
+
+
+def summed_labels(model: Any, ids: Tensor, labels: Tensor) -> Tensor:
+    """Return the summed loss, in nats, of all labels of rows [N, S] that are padded on the right, for a backward pass of the caller's.
+
+    Logits are made slice by slice; where there is more than one, each is made again in the backward pass, not kept.
+    """
+    hidden, targets, _ = labelled(model, ids, None, labels)
+    head = output_head(model)
+
+    def lost(part: slice) -> Tensor:
+        return cross_entropy(head(hidden[part]), targets[part], reduction="sum")
+
+    parts = list(_slices(hidden, head)) or [slice(0)]  # without a label the loss is 0, and still has a gradient
+    return (
+        lost(parts[0]) if len(parts) == 1 else torch.stack([checkpoint(lost, part, use_reentrant=False) for part in parts]).sum()
+    )
 
 
 def _send_back(model: Any, hidden: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
@@ -109,13 +144,12 @@ def _inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(total, uniform.unsqueeze(1) * total[:, -1:], right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
-def _row_sums(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Return the summed nats of each padded row."""
+def _label_nats(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nats of each label of padded rows [T], row by row, and the row of each [T]."""
     hidden, targets, owner = labelled(model, ids, mask, labels)
-    head, sums = output_head(model), torch.zeros(len(ids), device=ids.device)
-    for part in _slices(hidden, head):
-        sums.index_add_(0, owner[part], cross_entropy(head(hidden[part]), targets[part], reduction="none"))
-    return sums
+    head = output_head(model)
+    nats = [cross_entropy(head(hidden[part]), targets[part], reduction="none") for part in _slices(hidden, head)]
+    return torch.cat(nats), owner
 
 
 def labelled(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +161,7 @@ def labelled(model: Any, ids: Tensor, mask: Tensor | None, labels: Tensor) -> tu
 
 def causal_model(model: Any) -> Any:
     """Return the transformers model inside a PEFT model, which carries the adapter's layers, or `model` itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def output_head(model: Any) -> Callable[[Tensor], Tensor]:
@@ -171,6 +205,22 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             batches.append([row])
     return batches
+
+
+def passes(batch: list[int], lengths: list[int], most: int, close: float) -> list[list[int]]:
+    """Split a batch into passes of at most `most` rows, none shorter than `close` times the longest of its pass.
+
+    Gradients of the passes add up, so the step is the same; there is less padding to work on.
+    """
+    found: list[list[int]] = []
+    longest = 0
+    for length, row in sorted(zip(lengths, batch, strict=True), key=lambda pair: -pair[0]):
+        if found and len(found[-1]) < most and length >= close * longest:
+            found[-1].append(row)
+        else:
+            found.append([row])
+            longest = length
+    return found
 
 
 def pad(input_ids: TokenLists, labels: TokenLists, rows: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

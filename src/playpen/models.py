@@ -111,6 +111,18 @@ def load_model(model: Path | str, machine: Machine, trainable: bool = False) -> 
     return opened
 
 
+def load_merged(model: Path | str, machine: Machine) -> Any:
+    """Open a model artifact to measure it, in evaluation mode, its adapter folded into the base's weights in float32.
+
+    A small model spends half of a forward pass in its adapter otherwise. In bfloat16, which would round the sum, it stays beside them.
+    """
+    import torch
+
+    opened = load_model(model, machine)
+    folds = hasattr(opened, "merge_and_unload") and machine.torch_dtype() == torch.float32
+    return opened.merge_and_unload() if folds else opened
+
+
 def check_adapter(opened: Any, adapter: Path) -> None:
     """Raise unless the opened model holds exactly the weights of the adapter's file: PEFT only warns, and goes on at random."""
     import torch

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from tqdm import tqdm
+
+from playpen.progress import tqdm
 
 BLOCK = 512
 KEPT = 1 << 16

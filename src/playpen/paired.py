@@ -1,10 +1,9 @@
 """Paired statistics of two arms: the same items, judged by models trained with the same seeds.
 
-Differences are a matrix `[seeds, items]`, subject minus other. Seeds and items are crossed, so both are resampled
-(pigeonhole bootstrap: Owen 2007, "The pigeonhole bootstrap", section 3, https://arxiv.org/abs/0712.1111), with weights
-rescaled so that the variance over few seeds is unbiased (Rao and Wu 1988, section 2.1). The interval is the effect plus and minus
-that standard error times a t quantile, whose degrees of freedom (Satterthwaite 1946) fall to `seeds - 1` when seeds
-differ more than items do: with three seeds a percentile interval would be too narrow.
+Differences are a matrix `[seeds, items]`, subject minus other. Seeds and items are crossed, and both are a sample of those that
+could have been, so the error of the mean is that of two random factors (`standard_error`). The interval is the effect plus and minus
+that error times a t quantile, whose degrees of freedom (Satterthwaite 1946) fall to `seeds - 1` when seeds differ more than items
+do: with three seeds a normal interval would be too narrow.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ Matrix = NDArray[np.float64]
 MAX_EXACT = 14
 """Up to so many units every assignment of signs is tried; beyond it they are drawn."""
 CHUNK = 4_000_000
-"""Weights drawn at a time, so that memory does not grow with the number of items."""
+"""Signs drawn at a time, so that memory does not grow with the number of items."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,9 @@ class Effect:
     """Two-sided sign-flip p over items: could these very training runs differ so much by the choice of items alone?"""
     p_seeds: float
     """Exact two-sided sign-flip p over seeds: at least 2 / 2^seeds, so 3 seeds never give less than 0.25."""
+    p_both: float
+    """Two-sided p of Student's t with the interval's own error. Each sign flip holds the other factor as it is, so that where seeds and
+    items vary alike the larger of the two still finds three times too many effects."""
     lower: int
     """In how many seeds the subject's mean is the lower one."""
     seeds: int
@@ -43,13 +45,17 @@ class Effect:
     """How many items were paired."""
 
 
-def paired_effect(subject: ArrayLike, other: ArrayLike, seed: int = 0, resamples: int = 2000) -> Effect:
-    """Compare two `[seeds, items]` matrices cell by cell; raises ValueError when their shapes differ or a cell is not finite."""
+def paired_effect(subject: ArrayLike, other: ArrayLike, seed: int = 0) -> Effect:
+    """Compare two `[seeds, items]` matrices cell by cell; raises ValueError when their shapes differ or a cell is not finite.
+
+    `seed` draws the sign flips where there are too many to try them all.
+    """
     left, right = np.atleast_2d(np.asarray(subject, float)), np.atleast_2d(np.asarray(other, float))
     if left.shape != right.shape or left.size == 0 or not np.isfinite(left - right).all():
         raise ValueError(f"two full matrices of one shape are needed, found {left.shape} and {right.shape}, or values not finite")
     gap = left - right
-    low, high = interval(gap, seed, resamples)
+    error = standard_error(gap)
+    low, high = _about(gap, error)
     means = gap.mean(axis=1)
     return Effect(
         effect=float(gap.mean()),
@@ -57,38 +63,51 @@ def paired_effect(subject: ArrayLike, other: ArrayLike, seed: int = 0, resamples
         high=high,
         p_items=sign_flip_p(gap.mean(axis=0), seed),
         p_seeds=sign_flip_p(means, seed),
+        p_both=_p(gap, error),
         lower=int((means < 0).sum()),
         seeds=gap.shape[0],
         items=gap.shape[1],
     )
 
 
-def interval(values: Matrix, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
+def interval(values: Matrix, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of the mean of a `[seeds, items]` matrix; of a single cell it is the cell itself."""
+    return _about(values, standard_error(values), level)
+
+
+def _about(values: Matrix, error: float, level: float = 0.95) -> tuple[float, float]:
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes seconds to import
 
-    error = standard_error(values, seed, resamples)
     reach = 0.0 if error == 0 else float(stdtrit(_degrees(values), 0.5 + level / 2)) * error
     return float(values.mean() - reach), float(values.mean() + reach)
 
 
-def standard_error(values: Matrix, seed: int = 0, resamples: int = 2000) -> float:
-    """Return the standard deviation of the mean of a `[seeds, items]` matrix over bootstrap draws of seeds and of items."""
+def _p(values: Matrix, error: float) -> float:
+    from scipy.special import stdtr
+
+    mean = abs(float(values.mean()))
+    return float(2 * stdtr(_degrees(values), -mean / error)) if error else float(mean == 0)
+
+
+def standard_error(values: Matrix) -> float:
+    """Return the standard error of the mean of a `[seeds, items]` matrix as a draw of n seeds and m items.
+
+        se^2 = s^2(seed means) / n  +  s^2(item means) / m  +  sum r^2 / (n m (n - 1) (m - 1))
+
+    with s^2 the sample variance and r what both means leave of a cell; a factor with one level has no part in it. This is what a
+    bootstrap of seeds and items at once (Owen 2007, "The pigeonhole bootstrap", section 3, https://arxiv.org/abs/0712.1111) gives
+    with ever more draws, its weights rescaled so that variances divide by n - 1 and m - 1 (Rao and Wu 1988, section 2.1). Both s^2
+    hold the variance of single cells as well, so that it counts three times. Subtracting the third part instead of adding it would be
+    unbiased; the larger form is chosen, for the unbiased one may be 0 or less, and a claim should err on the side of no effect.
+    """
     if np.ptp(values) == 0:
         return 0.0
-    rng = np.random.default_rng(seed)
-    step = max(1, CHUNK // sum(values.shape))
-    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
-    draws = [((_weights(rng, values.shape[0], n) @ values) * _weights(rng, values.shape[1], n)).sum(axis=1) for n in sizes]
-    return float(np.concatenate(draws).std())
-
-
-def _weights(rng: np.random.Generator, units: int, draws: int) -> Matrix:
-    """Return `[draws, units]` bootstrap weights that sum to 1, spread so that the variance divides by units - 1."""
-    if units == 1:
-        return np.ones((draws, 1))
-    counts = rng.multinomial(units, np.full(units, 1 / units), size=draws)
-    return (1 + np.sqrt(units / (units - 1)) * (counts - 1)) / units
+    factors = [values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)]
+    parts = [float(means.var(ddof=1)) / means.size for means in factors if means.size > 1]
+    if len(parts) == 2:
+        rest = values - factors[0] - factors[1] + values.mean()
+        parts.append(float((rest**2).sum()) / (values.size * (values.shape[0] - 1) * (values.shape[1] - 1)))
+    return float(np.sqrt(sum(parts)))
 
 
 def _degrees(values: Matrix) -> float:

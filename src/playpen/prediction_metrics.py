@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from playpen.intervals import Statistic
+from playpen.selection_budget import length_bin
 
 BINS = 10
 """Equal-mass bins of the calibration error."""
-LENGTH_BINS = 8
-"""Equal-count bins of the number of tokens, and of answer tokens, within which `_within_source_length` compares rows."""
-
+LENGTHS = 5
+"""Equal-count bins of each length in `_within_source_length`: fewer than matched_random's, for the folds cut each of them again."""
+TINY = 1e-12
+"""Below it a divisor is zero."""
 RANKING = ("auroc", "spearman")
 STRATA = ("", "_within_source", "_within_source_length")
 NAMES = (*(name + where for where in STRATA for name in RANKING), "accuracy", "calibration_error", "brier")
@@ -28,15 +30,17 @@ def measures(rows: pd.DataFrame, target: np.ndarray, predictions: Sequence[np.nd
 
     - `auroc`: of `label` (0 or 1) by the prediction; 0.5 is chance.
     - `spearman`: of the prediction with the raw attribution `score`.
-    - `_within_source`: the same inside each `source`, then the mean over sources weighted by rows; what is left when knowing
-      the source is worth nothing. `_within_source_length`: inside each source, bin of `num_tokens` and bin of `num_labels`.
+    - `_within_source`: the same inside each `source` and `fold`, then the mean over them weighted by rows; what is left when
+      knowing the source is worth nothing. Each fold has a model of its own, and rows that two models predicted cannot be ranked
+      together: the model that saw fewer of a source's good rows puts that source lower, just where more of them are held out.
+      `_within_source_length`: inside each source, fold, bin of `num_tokens` and bin of `num_labels`.
     - `accuracy`: at the base-rate threshold, which calls as many rows positive as there are. With a quarter positive,
       chance is 0.625 and always saying no is 0.75.
     - `calibration_error`: expected calibration error over ten bins of equal mass (Naeini et al., AAAI 2015).
     - `brier`: mean squared error of the prediction.
 
-    `rows` has label, score, source, num_tokens and num_labels; `target` (float [n] in [0, 1]) is what a prediction should equal
-    on average. A measure that is not defined (no positive row, one source of one class) is NaN.
+    `rows` has label, score, source, fold, num_tokens and num_labels; `target` (float [n] in [0, 1]) is what a prediction should equal
+    on average. A measure that is not defined (no positive row, no stratum with two classes) is NaN.
     """
     label, score = rows["label"].to_numpy(), rows["score"].to_numpy()
     parts = [ranking(label, score, predictions, strata) for strata in strata_of(rows)]
@@ -56,22 +60,18 @@ def measures(rows: pd.DataFrame, target: np.ndarray, predictions: Sequence[np.nd
 
 
 def strata_of(rows: pd.DataFrame) -> list[np.ndarray]:
-    """Return the stratum of each row, int64 [n], for each of `STRATA`: all rows, the source, the source and both length bins."""
-    source = np.unique(rows["source"].astype(str), return_inverse=True)[1]
-    tokens, labels = (length_bin(rows[name].to_numpy()) for name in ("num_tokens", "num_labels"))
-    return [np.zeros(len(rows), np.int64), source, (source * LENGTH_BINS + tokens) * LENGTH_BINS + labels]
-
-
-def length_bin(lengths: np.ndarray) -> np.ndarray:
-    """Return the bin of each length among `LENGTH_BINS` of about equal counts, int64 [n] from 0."""
-    return np.digitize(lengths, np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1]))
+    """Return the stratum of each row, int64 [n], for each of `STRATA`: all rows; source and fold; source, fold and both length bins."""
+    own = np.unique(rows["source"].astype(str) + "/" + rows["fold"].astype(str), return_inverse=True)[1]
+    tokens, labels = (length_bin(rows[name], LENGTHS).to_numpy() for name in ("num_tokens", "num_labels"))
+    return [np.zeros(len(rows), np.int64), own, (own * LENGTHS + tokens) * LENGTHS + labels]
 
 
 def ranking(label: np.ndarray, score: np.ndarray, predictions: Sequence[np.ndarray], strata: np.ndarray) -> Statistic:
     """Return AUROC and Spearman of each model as a statistic: weights `[draws, n]` in, `[draws, models, 2]` out.
 
-    Each is taken inside every stratum, then averaged by the weight of the strata in which it is defined. Ties count half. With
-    one stratum it is NaN where a class has no weight (AUROC) or a side is constant (Spearman).
+    Each is taken inside every stratum, then averaged by the weight of the strata in which it is defined: AUROC where both classes
+    have weight, Spearman where the score is not constant; NaN where no stratum is. Ties count half, so that a prediction which is
+    constant in a stratum has 0.5 and 0 there.
     """
     by = np.argsort(strata, kind="stable")
     codes = np.unique(strata[by], return_inverse=True)[1]
@@ -94,7 +94,8 @@ def ranking(label: np.ndarray, score: np.ndarray, predictions: Sequence[np.ndarr
             centred = ranks - middle
             pairs = summed(columns * up * ranks) - positive * (positive + 1) / 2
             area = _divide(pairs, positive * (total - positive))
-            rho = _divide(summed(weighted * centred), np.sqrt(spread * summed(columns * centred * centred)))
+            theirs = summed(columns * centred * centred)
+            rho = _divide(summed(weighted * centred), np.sqrt(spread * np.where(theirs > TINY, theirs, 1.0)))
             found.append(np.stack([_average(values, total) for values in (area, rho)], 1))
         return np.stack(found, 1)
 
@@ -126,12 +127,6 @@ def auroc(label: np.ndarray, prediction: np.ndarray) -> Statistic:
     return lambda weights: both(weights)[:, 0, 0]
 
 
-def spearman(left: np.ndarray, right: np.ndarray) -> Statistic:
-    """Return Spearman's rank correlation as a statistic `[draws]`; NaN where either side is constant."""
-    both = ranking(np.zeros(len(left)), left, [right], np.zeros(len(left), np.int64))
-    return lambda weights: both(weights)[:, 0, 1]
-
-
 def accuracy(label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return which rows are put right when as many are called positive as are: float64 [n], 0 or 1."""
     called = np.zeros(len(label), bool)
@@ -159,4 +154,4 @@ def _average(values: np.ndarray, mass: np.ndarray) -> np.ndarray:
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Divide; NaN where the divisor is zero."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 1e-12)
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > TINY)

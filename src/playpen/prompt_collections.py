@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from playpen.artifact import read_manifest
 from playpen.config import PlaypenError, did_you_mean
+from playpen.progress import tqdm
 from playpen.prompt_store import Missing, OpenStore, Store, chroma_errors, flags, from_plain_store, open_store, to_plain_store
 from playpen.prompts import EMBEDDING, FIELDS, SCHEMA, Prompt, digest
 from playpen.tables import read_table, write_json, write_table

@@ -6,7 +6,6 @@ left out; the model and the rows are opened once. Every training uses one thread
 its rows and its seed, and as many run side by side as the machine has workers.
 """
 
-import math
 import os
 import signal
 import threading
@@ -24,20 +23,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from playpen.chat import count_labels
 from playpen.config import PlaypenError
-from playpen.losses import TokenLists, backward_labels, pad, row_losses
+from playpen.lora_settings import num_steps, warmup_steps
+from playpen.losses import CLOSE, TokenLists, backward_labels, pad, passes, row_losses
 from playpen.machine import Machine
+from playpen.progress import tqdm
 from playpen.tables import unfinished
 from playpen.threads import one_thread
 
 if TYPE_CHECKING:
     from playpen.stages.finetune import Config
 
-CLOSE = 0.75
-"""Least length of a row beside the longest of its pass, on a CPU: a fifth less work on the demo's chats than whole batches."""
 LONGEST_GRADIENT = 1.0
 """Gradients longer than this are cut to it, as transformers' Trainer does by default."""
 
@@ -144,17 +142,11 @@ class Retrainer:
             backward_labels(self.model, ids, None, labels, total)
 
 
-def num_steps(rows: int, settings: "Config") -> int:
-    """Return how many steps a training on so many rows takes."""
-    return math.ceil(settings.epochs * math.ceil(rows / settings.batch))
-
-
 def cosine_schedule(optimiser: torch.optim.Optimizer, rows: int, settings: "Config") -> Any:
-    """Return `finetune`'s schedule: linear warm-up over a share of the steps, at least one, then a cosine down to 0."""
+    """Return `finetune`'s schedule: linear warm-up over a share of the steps, then a cosine down to 0."""
     from transformers import get_cosine_schedule_with_warmup
 
-    warmup = max(1, round(settings.warmup * max(1, round(settings.epochs * rows / settings.batch))))
-    return get_cosine_schedule_with_warmup(optimiser, warmup, num_steps(rows, settings))
+    return get_cosine_schedule_with_warmup(optimiser, warmup_steps(rows, settings), num_steps(rows, settings))
 
 
 def batches(lengths: list[int], settings: "Config", seed: int) -> Iterator[list[int]]:
@@ -169,22 +161,6 @@ def _epochs(lengths: list[int], size: int, seed: int) -> Iterator[list[int]]:
     while True:
         order = get_length_grouped_indices(lengths, size, generator=generator)
         yield from (order[start : start + size] for start in range(0, len(order), size))
-
-
-def passes(batch: list[int], lengths: list[int], most: int, close: float) -> list[list[int]]:
-    """Split a batch into passes of at most `most` rows, none shorter than `close` times the longest of its pass.
-
-    Gradients of the passes add up, so the step is the same; there is less padding to work on.
-    """
-    found: list[list[int]] = []
-    longest = 0
-    for length, row in sorted(zip(lengths, batch, strict=True), key=lambda pair: -pair[0]):
-        if found and len(found[-1]) < most and length >= close * longest:
-            found[-1].append(row)
-        else:
-            found.append([row])
-            longest = length
-    return found
 
 
 def train_all(task: Task, jobs: Sequence[Job]) -> Iterator[None]:

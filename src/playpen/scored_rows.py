@@ -69,15 +69,12 @@ def joined(parts: list[Fingerprints]) -> Fingerprints:
     )
 
 
-def read_scores(path: str, rows: pd.DataFrame) -> np.ndarray:
+def read_scores(path: str, rows: pd.DataFrame, where: str) -> np.ndarray:
     """Read the scores of an artifact in the order of `rows`: float64 [n]. Raises on one that is missing or not finite."""
-    found = join(rows[["row_id"]], read_table(path, "scores", ["row_id", "score"]), f"the scored rows and the control {path}")
+    found = join(rows[["row_id"]], read_table(path, "scores", ["row_id", "score"]), f"{where}: these rows and the scores {path}")
     bad = found.loc[~np.isfinite(found["score"]), "row_id"]
     if len(bad):
-        raise PlaypenError(
-            f"{path}: {len(bad)} scores of the scored rows are not finite, the first is that of row_id {bad.iloc[0]}; "
-            "a control needs a number for every row"
-        )
+        raise PlaypenError(f"{where}: {len(bad)} scores of {path} are not finite, the first is that of row_id {bad.iloc[0]}")
     return found["score"].to_numpy(np.float64)
 
 

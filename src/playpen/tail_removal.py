@@ -43,7 +43,7 @@ def against_random(loss: float, random: np.ndarray) -> dict[str, float]:
     draws, deviation = len(random), float(random.std(ddof=1))
     qld, error = loss - float(random.mean()), deviation * np.sqrt(1 + 1 / draws)
     reach = float(stdtrit(draws - 1, 0.975)) * error
-    t = qld / error if error else np.copysign(np.inf, qld)
+    t = qld / error if error else 0.0 if qld == 0 else np.copysign(np.inf, qld)
     return {
         "random_loss": float(random.mean()),
         "qld": qld,

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from playpen.config import PlaypenError, to_plain
 from playpen.machine import Machine
+from playpen.progress import tqdm
 from playpen.tables import write_json
 
 RUN_FILE = "tracker.json"

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.models import be_quiet
+from playpen.progress import tqdm
 from playpen.tables import write_table
 from playpen.trackers import Tracker, open_tracker
 

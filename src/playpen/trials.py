@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from playpen.classifiers import CLASSIFIERS, Statistics
+from playpen.classifiers import CLASSIFIERS
 from playpen.config import PlaypenError
 from playpen.feature_table import Features, dense
 from playpen.l2_classifier import BeyondColumns
@@ -36,7 +36,7 @@ class Trial:
     model: str
     uses: str
     """`features`, `statistics` (of the features), `hidden` (states), `metadata` (source, length), `scores` or `vectors` (of another
-    artifact), or `features+metadata`."""
+    artifact), `features+metadata` or `hidden+metadata`."""
     classifier: Any
     sees: Features
     k: int | None = None
@@ -77,7 +77,7 @@ def metadata_trials(config: "Config", rows: pd.DataFrame) -> list[Trial]:
     length, source = log_lengths(rows), one_hot(rows["source"])
     both = np.concatenate([source, length], axis=1)
     return [
-        Trial("length", "length", "metadata", Statistics(), dense(length)),
+        Trial("length", "length", "metadata", config.l2, dense(bent_lengths(rows))),
         Trial("source", "source", "metadata", config.l2, dense(source)),
         Trial(TO_BEAT[0], "source_length", "metadata", config.l2, dense(source_length(rows))),
         Trial(TO_BEAT[1], "source_length_trees", "metadata", config.trees, dense(both)),
@@ -88,7 +88,7 @@ def control_trials(config: "Config", name: str, rows: pd.DataFrame) -> list[Tria
     """Return the rows of a control of the user's: its scores and, where it has them, its vectors."""
     path, found = config.controls[name], []
     if has_table(path, "scores") or not has_table(path, "vectors"):
-        found.append(Trial(name, "scores", "scores", config.l2, dense(bends(read_scores(path, rows)))))
+        found.append(Trial(name, "scores", "scores", config.l2, dense(bends(read_scores(path, rows, f"controls.{name}")))))
     if has_table(path, "vectors"):
         vectors = dense(read_vectors(path, "vectors", rows))
         found.append(Trial(f"{name} vectors" if found else name, "vectors", "vectors", config.l2, vectors))
@@ -105,6 +105,9 @@ def feature_trials(config: "Config", rows: pd.DataFrame, source: Fingerprints, p
     if source.hidden is not None:
         found.append(Trial(named("hidden"), "hidden", "hidden", config.l2, dense(source.hidden), None, source))
         found.append(Trial(named("hidden", "trees"), "hidden_trees", "hidden", config.trees, dense(source.hidden), None, source))
+        both = dense(hidden_source_length(source.hidden, rows))
+        uses, name = "hidden+metadata", named("hidden", "+", "source_length")
+        found.append(Trial(name, "hidden_and_source_length", uses, config.l2, both, None, source))
     for model in config.models:
         for k in config.ks if CLASSIFIERS[model].uses_k else (None,):
             name = named(model, *([f"k{k}"] if k and len(config.ks) > 1 else []))
@@ -135,9 +138,24 @@ def one_hot(values: pd.Series) -> np.ndarray:
 
 
 def source_length(rows: pd.DataFrame) -> np.ndarray:
-    """Return all that source and length can say to a linear model: one-hot sources, log lengths, splines of both lengths."""
+    """Return all that source and length can say to a linear model: one-hot sources and `bent_lengths`."""
+    return np.concatenate([one_hot(rows["source"]), bent_lengths(rows)], axis=1)
+
+
+def bent_lengths(rows: pd.DataFrame) -> np.ndarray:
+    """Return log lengths and splines of both, so that the middle may be best: float32 [n, 2 + 2 (KNOTS + 1)]."""
     length = log_lengths(rows)
-    return np.concatenate([one_hot(rows["source"]), length, *(bends(length[:, i]) for i in range(2))], axis=1)
+    return np.concatenate([length, *(bends(length[:, i]) for i in range(2))], axis=1)
+
+
+def hidden_source_length(hidden: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
+    """Return hidden states, and source and length as often as both sides take to be of one width.
+
+    A column that stands there r times has the r-fold variance under an L2 penalty, so each side may move the logit as far as the
+    other, as beside features.
+    """
+    columns = source_length(rows)
+    return np.concatenate([hidden, np.tile(columns, (1, max(1, round(hidden.shape[1] / columns.shape[1]))))], axis=1)
 
 
 def bends(values: np.ndarray) -> np.ndarray:

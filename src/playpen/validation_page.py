@@ -101,11 +101,11 @@ def _tails_answer(rows: pd.DataFrame) -> str:
 
 def _lds_section(form: str, rows: pd.DataFrame, reference: str | None) -> Section:
     heads = ["scores", "pooled", "95% interval", "per target", "95% interval", "minus length", "95% interval"]
-    heads += [f"retained of {reference}", "95% interval"] if reference else []
-    shown = [name for name in MEASURES if name != "retained" or reference]
+    heads += [f"retained of {reference}", "95% interval", f"{reference} minus it", "95% interval"] if reference else []
+    shown = MEASURES if reference else MEASURES[:-2]
     ordered = rows.sort_values("pooled", ascending=False, kind="stable").to_dict("records")
     lines = tuple(
-        (Cell(row["scores"]), *(cell for name in shown for cell in _with_interval(row, name, name == "minus_length")))
+        (Cell(row["scores"]), *(cell for name in shown for cell in _with_interval(row, name, name in ("minus_length", "behind"))))
         for row in ordered
     )
     return Section(TITLES[form], "", (Table(NAMES[form], tuple(heads), lines, _lds_note(rows, reference)),))
@@ -121,7 +121,7 @@ def _lds_note(rows: pd.DataFrame, reference: str | None) -> str:
     note = (
         f"Spearman over {first['subsets']} subsets of summed scores against minus the target loss, the mean of {first['seeds']} "
         f"trainings; pooled: mean loss of {first['targets']} targets, per target: mean of the targets' own correlations. "
-        "Intervals resample subsets and targets. "
+        "Intervals resample subsets and targets, differences on the same samples. "
     )
     top = rows[rows["scores"] == "ceiling"]
     note += (

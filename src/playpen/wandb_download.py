@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from playpen.progress import tqdm
 
 
 def records(path: str) -> Iterator[dict[str, Any]]:

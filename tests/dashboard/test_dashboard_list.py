@@ -123,6 +123,20 @@ def test_nothing_found_says_so_and_leads_back(page):
     expect(page.locator("#count")).to_have_text("64 features")
 
 
+@pytest.mark.parametrize(
+    ("typed", "problem"),
+    [
+        ("densty > 0.1%", "there is no statistic 'densty'; known: id, density,"),
+        ("#9999", "feature 9999 is not here; ids go from 0 to 63"),
+    ],
+)
+def test_a_search_with_a_slip_says_what_is_wrong_until_it_is_emptied(page, typed, problem):
+    page.locator("#search").fill(typed)
+    expect(page.locator("#query-problem")).to_contain_text(problem)
+    page.locator("#search").fill("")
+    expect(page.locator("#query-problem")).to_have_text("")
+
+
 def test_what_tells_prompts_from_control_is_found_in_two_clicks(page, dashboard):
     assert column(dashboard, "auroc")[synthetic.TELLS_PROMPTS] > 0.9
     page.get_by_role("button", name="tells prompts from control").click()

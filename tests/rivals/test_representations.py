@@ -133,7 +133,9 @@ def test_cosines_leave_out_queries_of_zeros_and_give_rows_of_zeros_no_number():
     rows, queries = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]]), np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 5.0]])
     for make in (np.array, csr_array):
         np.testing.assert_allclose(cosines(make(rows), make(queries), "mean"), [0.7, np.nan, -0.5])
-        np.testing.assert_allclose(cosines(make(rows), make(queries), "max"), [0.8, np.nan, 0.0])
+        kept: list[np.ndarray] = []
+        np.testing.assert_allclose(cosines(make(rows), make(queries), "max", kept.append), [0.8, np.nan, 0.0])
+        np.testing.assert_allclose(np.concatenate(kept), [[0.6, 0, 0.8], [0, 0, 0], [0, 0, -1]], rtol=1e-6)
         with pytest.raises(PlaypenError, match="all 1 queries have a vector of zeros"):
             cosines(make(rows), make(queries[1:2]), "max")
 

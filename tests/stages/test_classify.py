@@ -87,7 +87,7 @@ def test_the_report_finds_the_planted_signal_and_none_in_statistics_or_length(ma
 
 def test_every_row_is_predicted_once_by_each_model(made: Path) -> None:
     held = read_table(made, "heldout")
-    assert held.columns.tolist() == ["row_id", "model", "label", "score", "prediction"]
+    assert held.columns.tolist() == ["row_id", "model", "fold", "label", "score", "prediction"]
     assert (held.groupby("model")["row_id"].nunique() == ROWS).all()
     assert held["model"].unique().tolist() == NAMES[:-1]
     assert (held.groupby("model")["label"].sum() == ROWS // 4).all()

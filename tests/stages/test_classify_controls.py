@@ -18,6 +18,7 @@ from playpen.machine import Machine
 from playpen.saved_classifier import load_classifier
 from playpen.stages.classify import Config, Rank, run
 from playpen.tables import read_metrics, read_table, write_json, write_table
+from playpen.trials import hidden_source_length, source_length
 
 ROWS, FEATURES, WIDTH = 400, 60, 24
 IDS = [f"r{i}" for i in range(ROWS)]
@@ -119,13 +120,21 @@ def test_a_planted_length_confound_is_caught(confounded: Path) -> None:
 
 def test_a_planted_signal_beyond_source_and_length_is_found(signal: Path) -> None:
     metrics = read_metrics(signal)
-    for model in ("l1", "l2", "l2 + source_length"):
+    for model in ("l1", "l2 + source_length"):
         found = gaps(signal, model, "spearman_within_source_length")
         assert (found.loc[["source_length", "source_length trees"], "low"] > 0).all()
     assert metrics["together"]["outcome"] == "beats"
     assert metrics["together"]["low"] > 0
     report = read_table(signal, "report").set_index("name")
     assert report.loc["l2 beyond source_length", "auroc_low"] > 0.55
+
+
+@pytest.mark.parametrize("made", ["confounded", "signal"])
+def test_the_source_alone_says_nothing_within_a_source(made: str, request: pytest.FixtureRequest) -> None:
+    report = read_table(request.getfixturevalue(made), "report").set_index("name").loc["source"]
+    for where in ("_within_source", "_within_source_length"):
+        assert report[[f"auroc{where}{end}" for end in ("", "_low", "_high")]].tolist() == [0.5] * 3
+        assert report[[f"spearman{where}{end}" for end in ("", "_low", "_high")]].tolist() == [0.0] * 3
 
 
 def t_interval(values: list[float]) -> tuple[float, float]:
@@ -160,7 +169,8 @@ def test_differences_equal_a_slow_computation(world: World, tmp_path: Path) -> N
     def within(rows: np.ndarray) -> float:
         means = []
         for made in (ours, theirs):
-            parts = [rows[world.source[rows] == source] for source in range(3)]
+            own = world.source * 3 + ours["fold"].to_numpy()
+            parts = [rows[own[rows] == stratum] for stratum in range(9)]
             found = [spearmanr(made["score"].iloc[part], made["prediction"].iloc[part])[0] for part in parts]
             means.append(np.average(found, weights=[len(part) for part in parts]))
         return float(means[0] - means[1])
@@ -236,6 +246,37 @@ def test_hidden_states_are_a_control_and_fingerprints_joined_are_one_more_source
     assert read_metrics(out)["best"] == "l1 twelve"
 
 
+def test_the_control_of_length_bends_so_that_the_middle_may_be_best(world: World, tmp_path: Path) -> None:
+    middle = world.scores("middling", -np.abs(np.log(world.labels) - np.median(np.log(world.labels))))
+    row = (
+        read_table(world.classify(tmp_path / "out", middle, models=("l1",), shuffles=0), "report").set_index("name").loc["length"]
+    )
+    assert (row["model"], row["uses"]) == ("length", "metadata")
+    assert row["auroc"] > 0.95
+
+
+def test_hidden_states_with_source_and_length_know_all_three(world: World, tmp_path: Path) -> None:
+    hidden = world.draw.normal(size=(ROWS, 40))
+    hidden[:, 1] += 3 * world.signal
+    sources = (world.fingerprint("seen", world.features, hidden),)
+    score = world.scores("three", world.length_score + world.signal)
+    report = read_table(world.classify(tmp_path / "out", score, features=sources, models=("l1",), shuffles=0), "report")
+    found = report.set_index("name").loc["hidden + source_length"]
+    assert (found["model"], found["uses"], found["features"]) == ("hidden_and_source_length", "hidden+metadata", "seen")
+    for alone in ("hidden", "source_length"):
+        assert found["auroc"] > report.set_index("name").loc[alone, "auroc"] + 0.05
+    assert "hidden + source_length" in set(read_table(tmp_path / "out", "differences")["against"])
+
+
+def test_source_and_length_have_the_same_say_beside_hidden_states_of_any_width(world: World) -> None:
+    rows, beside = read_table(world.data, "pool"), source_length(read_table(world.data, "pool"))
+    for width, times in ((3, 1), (200, 12)):
+        hidden = world.draw.normal(size=(ROWS, width)).astype(np.float32)
+        found = hidden_source_length(hidden, rows)
+        np.testing.assert_array_equal(found[:, :width], hidden)
+        np.testing.assert_array_equal(found[:, width:], np.tile(beside, (1, times)))
+
+
 def test_the_row_to_save_is_the_best_of_features_unless_another_is_named(world: World, tmp_path: Path) -> None:
     shown = np.column_stack([world.length_score, world.features.stats[:, 1:]]).astype(np.float32)
     told = Features(world.features.ids, world.features.strength, shown, FEATURES)
@@ -295,10 +336,18 @@ def refused(world: World, out: Path, message: str, **controls: str) -> None:
 def test_a_control_that_does_not_fit_is_refused_in_one_line(world: World, tmp_path: Path) -> None:
     few = pd.DataFrame({"row_id": IDS[1:], "score": np.zeros(ROWS - 1)})
     short = world.write("short", "score", lambda out: write_table(out / "scores.parquet", few))
-    refused(world, tmp_path / "few", "the control .*short: 1 of 400 rows have no partner, the first is row_id r0", bm25=short)
+    refused(
+        world,
+        tmp_path / "few",
+        "controls.bm25: these rows and the scores .*short: 1 of 400 rows have no partner, the first is row_id r0",
+        bm25=short,
+    )
     holes = np.where(np.arange(ROWS) == 7, np.nan, 1.0)
     refused(
-        world, tmp_path / "nan", "1 scores of the scored rows are not finite, .* row_id r7", bm25=world.scores("holes", holes)
+        world,
+        tmp_path / "nan",
+        "controls.bm25: 1 scores of .*holes are not finite, the first is that of row_id r7",
+        bm25=world.scores("holes", holes),
     )
     ragged = pd.DataFrame({"row_id": IDS, "vector": [[1.0] * (2 + (i == 5)) for i in range(ROWS)]})
     vectors = world.write("ragged", "score", lambda out: write_table(out / "vectors.parquet", ragged))

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from playpen.comparison import effects, matrix
+from playpen.comparison_page import answer
 from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.paired import holm, paired_effect
@@ -65,7 +66,7 @@ def compared(home: Path) -> tuple[Path, Path]:
 
 
 def run_compare(home: Path, plan: Path, path: Path) -> Path:
-    cfg = compare.Config(plan=str(plan), model=str(home / "base"), data=str(home / "data"), bootstrap=200)
+    cfg = compare.Config(plan=str(plan), model=str(home / "base"), data=str(home / "data"))
     return tiny.write_artifact(path, "compare", lambda out: compare.run(cfg, out, CPU))
 
 
@@ -81,6 +82,22 @@ def test_a_plan_holds_the_rows_of_every_arm_within_its_budget(home: Path, compar
     assert draws.nunique() == 3
     sizes = found[found["arm"].isin(["sae", "matched"])].groupby(["budget", "arm", "seed"]).size().unstack("arm")
     assert (sizes["sae"] == sizes["matched"]).all()
+
+
+def test_the_rows_tokens_and_steps_that_each_arm_trained_on_are_told(home: Path, compared: tuple[Path, Path]) -> None:
+    arms = read_table(compared[1], "arms").set_index(["budget", "arm"])
+    assert len(arms) == 2 * 6
+    assert arms.xs("nothing", level="arm").to_numpy().tolist() == [[0.0] * 4] * 2
+    pool = read_table(home / "data", "pool", ["row_id", "num_tokens"])
+    chosen = read_table(compared[0], "choices").merge(pool, on="row_id")
+    for key in ((200, "random"), (400, "everything")):
+        mine: Any = chosen[(chosen["budget"] == key[0]) & (chosen["arm"] == key[1])].groupby("seed")["num_tokens"]
+        assert arms.loc[key, "tokens"] == pytest.approx(mine.sum().mean())
+        assert arms.loc[key, "steps"] == pytest.approx(np.ceil(mine.size() / 4).mean())
+    planned = pd.DataFrame(read_metrics(compared[0])["arms"]).set_index(["budget", "arm"])
+    assert planned.loc[arms.index, arms.columns].equals(arms)
+    text = (compared[1] / "report.md").read_text()
+    assert "| answer tokens | steps | loss |" in text
 
 
 def test_an_arm_with_the_rows_of_the_subject_has_its_losses_and_nothing_leaves_the_model_alone(
@@ -108,8 +125,8 @@ def test_effects_are_the_paired_differences_adjusted_over_family_and_budgets(hom
                     )
                 )
     losses, plan = pd.concat(parts), plan_of(home, seeds=12, family=("random", "twin"))
-    found = effects(losses, plan, 500).set_index(["budget", "arm"])
-    expected = paired_effect(matrix(losses, 200, "sae"), matrix(losses, 200, "random"), 0, 500)
+    found = effects(losses, plan).set_index(["budget", "arm"])
+    expected = paired_effect(matrix(losses, 200, "sae"), matrix(losses, 200, "random"))
     row = found.loc[(200, "random")]
     assert (row["effect"], row["low"], row["high"]) == (expected.effect, expected.low, expected.high)
     assert row["p"] == max(expected.p_seeds, expected.p_items)
@@ -122,11 +139,36 @@ def test_effects_are_the_paired_differences_adjusted_over_family_and_budgets(hom
     assert (found["seeds_won"].loc[(200, "random")], found["rows_won"].loc[(200, "random")]) == (1.0, 1.0)
 
 
-def test_the_page_says_first_whom_the_subject_did_not_beat(compared: tuple[Path, Path]) -> None:
-    text = (compared[1] / "report.md").read_text()
-    assert "sae cannot be told apart from" in text.split("##")[0]
+def test_the_page_says_first_whom_the_subject_did_not_beat_and_a_trained_arm_beats_the_untrained(
+    home: Path, tmp_path: Path
+) -> None:
+    arms = {name: arm for name, arm in plan_values(home)["arms"].items() if name in ("sae", "twin", "nothing")}
+    made = write_plan(home, arms=arms, family=("twin", "nothing"), budgets=(400,), seeds=11, claim="It learns.")
+    out = run_compare(home, made, tmp_path / "out")
+    found = read_table(out, "effects").set_index("arm")
+    assert found.loc["nothing", "effect"] < 0
+    assert found.loc["nothing", "p_holm"] < 0.01 < found.loc["twin", "p_holm"]
+    assert "sae cannot be told apart from twin; it beat nothing (p < 0.01" in (out / "report.md").read_text().split("##")[0]
+
+
+def test_the_level_at_which_an_arm_is_beaten_is_the_plans(home: Path) -> None:
+    found = pd.DataFrame({"budget": 200, "arm": ["random"], "effect": -0.1, "low": -0.2, "high": -0.01, "p_holm": 0.03})
+    found["in_family"] = True
+    assert "cannot be told apart from random (p < 0.01" in answer(found, plan_of(home), 200)
+    assert "sae beat random (p < 0.05" in answer(found, plan_of(home, needed={"level": 0.05}), 200)
+
+
+def test_a_plan_says_in_words_what_its_claims_need(home: Path) -> None:
+    text = preregister.plan_text(plan_of(home, needed={"lds": 0.3, "lds_rivals": ["bm25"], "controls": [], "level": 0.05}))
+    assert "Beaten is what has an adjusted p below 0.05." in text
+    assert "LDS of the labels at least 0.3 and surely above `bm25`; retained LDS at least 0.8" in text
+    assert "AUROC at least 0.85 and surely above nothing else" in text
+
+
+def test_the_page_has_its_figures_and_says_what_was_planned_and_seen_before(home: Path, compared: tuple[Path, Path]) -> None:
     assert (compared[1] / "index.html").exists()
     assert (compared[1] / "figures" / "budgets.png").exists()
+    assert compared[0].name in (compared[1] / "report.md").read_text()
 
 
 def test_a_killed_comparison_ends_like_one_that_was_not(
@@ -143,7 +185,7 @@ def test_a_killed_comparison_ends_like_one_that_was_not(
             raise KeyboardInterrupt
         train(task, job)
 
-    cfg = compare.Config(plan=str(compared[0]), model=str(home / "base"), data=str(home / "data"), bootstrap=200)
+    cfg = compare.Config(plan=str(compared[0]), model=str(home / "base"), data=str(home / "data"))
     with monkeypatch.context() as patch:
         patch.setattr(retraining, "_train", dying)
         with pytest.raises(KeyboardInterrupt):
@@ -182,6 +224,21 @@ def test_scores_of_other_rows_and_a_budget_too_small_are_one_line(home: Path, tm
         preregister.run(plan_of(home, arms=arms), tmp_path, CPU)
     with pytest.raises(PlaypenError, match="arm 'sae' keeps no row at a budget of 1 tokens; raise the budget"):
         preregister.run(plan_of(home, budgets=(1,)), tmp_path, CPU)
+    with pytest.raises(
+        PlaypenError, match=r"a budget of 99999 tokens takes all \d+ of pool, so that every arm would be the same"
+    ):
+        preregister.run(plan_of(home, budgets=(99999,)), tmp_path, CPU)
+
+
+def test_a_plan_that_was_changed_after_it_was_made_is_refused(home: Path, tmp_path: Path) -> None:
+    made = run_plan(
+        make_plan({"plan": {"kind": "preregister", **plan_values(home, seed=9)}}), tmp_path, CPU, say=lambda line: None
+    )["plan"]
+    chosen = read_table(made, "choices")
+    write_table(made / "choices.parquet", chosen[chosen["arm"] != "random"])
+    cfg = compare.Config(plan=str(made), model=str(home / "base"), data=str(home / "data"))
+    with pytest.raises(PlaypenError, match=r"is no longer what was planned \(choices.parquet: changed\)"):
+        compare.run(cfg, tmp_path, CPU)
 
 
 def test_a_plan_of_another_model_is_refused(home: Path, compared: tuple[Path, Path], tmp_path: Path) -> None:

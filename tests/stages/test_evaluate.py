@@ -138,9 +138,7 @@ def test_the_numbers_are_means_of_the_rows(measured):
 
 def test_every_token_that_a_model_read_is_counted(home, measured):
     test, tokenizer, found = read_table(home / "data", "test"), load_tokenizer(home / "base"), read_metrics(measured)
-    words = [chat.without_end_of_turn(row.tolist(), tokenizer) for row in test["labels"]]
-    labels = sum(map(chat.count_labels, words)) + int(test["num_labels"].sum())
-    tokens = 2 * int(test["num_tokens"].sum())
+    tokens, labels = int(test["num_tokens"].sum()), int(test["num_labels"].sum())
     for item in (item for task, choices in (("fill", 2), ("where", 4)) for item in make_items(task, choices)):
         for choice in item["choices"]:
             turns = [{"role": "user", "content": item["prompt"]}, {"role": "assistant", "content": choice}]

@@ -1,7 +1,9 @@
 """The stage evidence: every claim can fail and is then named first, the figures are those of its inputs, and what does not belong together is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import tiny
 from playpen import artifact, comparison, validation_page
 from playpen.config import PlaypenError
 from playpen.evidence import answer, claims
+from playpen.evidence_page import known_before
 from playpen.machine import Machine
+from playpen.needed import Needed
 from playpen.scorer_costs import Cost, ratio, scorer_costs
 from playpen.stage import make_plan, run_plan, run_stage
 from playpen.stages import compare
-from playpen.stages.evidence import Config, read
+from playpen.stages.evidence import Config, check_names, read
 from playpen.tables import read_table, write_json, write_table
 
 CPU = Machine(device="cpu")
@@ -36,6 +40,11 @@ def seal(root: Path, name: str, kind: str, fill: Callable[[Path], None], config:
     write_json(made / "manifest.json", manifest)
     made.rename(root / f"{name}-{manifest['fingerprint']}")
     return manifest["fingerprint"]
+
+
+def labels_config(marks: dict[str, str], **changes: str) -> dict[str, str]:
+    """Return how labels were made; `path` is what tells artifacts of tests apart, here by their split alone."""
+    return {"path": "", "model": marks["first"], "data": marks["data"], "split": "pool", "moments": "none", **changes}
 
 
 def at(root: Path, name: str) -> str:
@@ -58,7 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model, data = marks["base"], marks["data"]
     marks["first"] = seal(root, "first", "finetune", told(rows=10, tokens=100), {"model": model, "data": data}, 30)
-    marks["labels"] = seal(root, "labels", "attribute", told(rows=30, tokens=900), {"model": marks["first"], "data": data}, 25)
+    marks["labels"] = seal(root, "labels", "attribute", told(rows=30, tokens=900), labels_config(marks), 25)
     marks["net"] = seal(root, "net", "train-sae", told(tokens=5000), {"model": model, "data": data}, 20)
     marks["features"] = seal(
         root, "features", "fingerprint", told(rows=30, tokens=900), {"sae": marks["net"], "model": model, "data": data}, 3
@@ -67,8 +76,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     marks["sae"] = write_scores(
         root, "sae", "predict", {"classifier": marks["classifier"], "sae": marks["net"], "model": model, "data": data}
     )
-    marks["attribution"] = write_scores(root, "attribution", "attribute", {"model": marks["first"], "data": data})
+    marks["attribution"] = write_scores(root, "attribution", "attribute", labels_config(marks, split="large_pool"))
     marks |= {name: write_scores(root, name, "score", {"method": {"kind": name}, "data": data}) for name in ("bm25", "rds")}
+    marks["bank"] = seal(root, "bank", "retrain", told(rows=30), {"model": model, "data": data, "targets": "test"})
     write_validation(root, marks)
     write_plan(root)
     write_comparison(root, root)
@@ -148,9 +158,11 @@ def lds_table(pooled: dict[str, float], retained: float | None) -> pd.DataFrame:
         kept = retained if name == "sae" else None
         row |= {"retained": kept, "retained_low": kept, "retained_high": kept}
         row |= dict.fromkeys(("minus_length", "minus_length_low", "minus_length_high"), 0.1)
+        gap = None if name in ("ceiling", "attribution") else pooled["attribution"] - value
+        row |= {"behind": gap} | {f"behind_{end}": gap and gap + by for end, by in (("low", -0.03), ("high", 0.03))}
         rows.append(row)
     table = pd.DataFrame(rows).assign(subsets=50, seeds=2, targets=12, form="keep_half", per_query=False)
-    return table.astype({name: float for name in table.columns if name.startswith(("retained", "attainable"))})
+    return table.astype({name: float for name in table.columns if name.startswith(("retained", "attainable", "behind"))})
 
 
 def write_validation(
@@ -167,7 +179,13 @@ def write_validation(
         write_json(out / "metrics.json", {"rows": 30, "reference": reference, **validation_page.metrics({"lds": table})})
 
     scores = {name: marks[name] for name in ("attribution", "sae", "bm25", "rds")}
-    return seal(root, "validation", "validate", fill, {"data": marks["data"], "scores": scores})
+    return seal(root, "validation", "validate", fill, {"data": marks["data"], "scores": scores, "banks": [marks["bank"]]})
+
+
+def link(home: Path, root: Path, *names: str) -> None:
+    """Let artifacts lie beside those of another root."""
+    for name in names:
+        (root / Path(at(home, name)).name).symlink_to(at(home, name))
 
 
 def write_plan(root: Path, **changes: Any) -> None:
@@ -206,7 +224,7 @@ def write_comparison(plans: Path, root: Path, means: dict[str, float] = LOSSES) 
 
     def fill(out: Path) -> None:
         write_table(out / "losses.parquet", losses)
-        write_table(out / "effects.parquet", comparison.effects(losses, plan, 200))
+        write_table(out / "effects.parquet", comparison.effects(losses, plan))
         write_json(out / "metrics.json", {"subject": plan.subject})
 
     if root != plans:
@@ -248,19 +266,19 @@ def test_the_numbers_are_those_of_the_inputs_under_their_names(made: Path, home:
     assert found["arms"]["random"]["p_holm"] == largest.loc["random", "p_holm"] < 0.01
     assert found["arms"]["other"]["p_holm"] is None
     assert found["arms"]["other"]["low"] > 0
-    assert len(found["claims"]) == 4 + 1 + 2 * len(CONTROLS) + 2
+    assert len(found["claims"]) == 4 + 1 + 2 * len(CONTROLS) + 2 * 2
     assert all(set(claim) == {"claim", "value", "needed", "holds"} and claim["holds"] for claim in found["claims"])
 
 
 def test_the_page_says_first_that_all_claims_hold(made: Path) -> None:
     text = (made / "report.md").read_text()
-    assert text.split("\n\n")[2].startswith("All 21 claims hold. The labels have an LDS of 0.600")
+    assert text.split("\n\n")[2].startswith("All 23 claims hold. The labels have an LDS of 0.600")
     page = (made / "index.html").read_text()
-    assert page.index("All 21 claims hold.") < page.index("<h2>")
+    assert page.index("All 23 claims hold.") < page.index("<h2>")
     assert page.count("<figure>") == len(list((made / "figures").glob("*.png"))) == 6
     tables = [part.split('"')[0] for part in page.split('id="table-')[1:]]
     assert len(set(tables)) == len(tables)
-    assert "All 21 claims hold." in (made / "summary.txt").read_text().format(path="x")
+    assert "All 23 claims hold." in (made / "summary.txt").read_text().format(path="x")
 
 
 def test_the_same_inputs_give_the_same_bytes(made: Path, home: Path, tmp_path: Path) -> None:
@@ -281,8 +299,8 @@ def first_sentence(home: Path, **changes: Any) -> tuple[str, int]:
     ("lds", "retained", "said"),
     [
         ({"attribution": 0.39, "rds": 0.2}, 0.85, "LDS of the labels (attribution) is 0.390, 0.4 is needed"),
-        ({"bm25": 0.56}, 0.85, "the LDS of the labels (0.600) is not above the interval of bm25 (0.510 to 0.610)"),
-        ({"rds": 0.59}, 0.85, "is not above the interval of rds (0.540 to 0.640)"),
+        ({"bm25": 0.58}, 0.85, "the labels are not surely ahead of bm25 in LDS (+0.020, \u22120.010 to +0.050)"),
+        ({"rds": 0.62}, 0.85, "the labels are not surely ahead of rds in LDS (\u22120.020, \u22120.050 to +0.010)"),
         ({}, 0.7, "LDS retained by sae is 0.700, 0.8 is needed"),
         ({}, None, "LDS retained by sae is not defined, 0.8 is needed"),
     ],
@@ -290,9 +308,10 @@ def first_sentence(home: Path, **changes: Any) -> tuple[str, int]:
 def test_labels_and_predictions_that_fall_short_are_named_first(
     home: Path, tmp_path: Path, lds: dict[str, float], retained: float | None, said: str
 ) -> None:
+    link(home, tmp_path, "bank", "attribution")
     write_validation(tmp_path, marks_of(home), LDS | lds, retained)
     sentence, failed = first_sentence(home, validation=at(tmp_path, "validation"))
-    assert (failed, said in sentence, sentence.startswith("Of 21 claims 1 does not hold: ")) == (1, True, True)
+    assert (failed, said in sentence, sentence.startswith("Of 23 claims 1 does not hold: ")) == (1, True, True)
 
 
 @pytest.mark.parametrize("measure", ["auroc", "spearman_within_source"])
@@ -301,34 +320,82 @@ def test_labels_and_predictions_that_fall_short_are_named_first(
 def test_a_control_that_features_are_not_surely_ahead_of_is_named_first(
     home: Path, tmp_path: Path, control: str, measure: str, low: float
 ) -> None:
+    link(home, tmp_path, "labels")
     write_classifier(tmp_path, marks_of(home), lows={(control, measure): low})
     sentence, failed = first_sentence(home, classifier=at(tmp_path, "classifier"))
     title = {"auroc": "AUROC", "spearman_within_source": "Spearman within a source"}[measure]
     figures = "not defined" if np.isnan(low) else "+0.090, \u22120.010 to +0.190"
-    assert sentence == f"Of 21 claims 1 does not hold: l2 is not surely ahead of {control} in {title} ({figures})"
+    assert sentence == f"Of 23 claims 1 does not hold: l2 is not surely ahead of {control} in {title} ({figures})"
     assert failed == 1
 
 
 def test_an_auroc_and_an_arm_that_fall_short_are_both_in_the_first_sentence(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, "labels")
     write_classifier(tmp_path, marks_of(home), auroc=0.84)
     write_comparison(home, tmp_path, LOSSES | {"random": 0.9})
     changed = {name: at(tmp_path, name) for name in ("classifier", "comparison")}
     sentence, failed = first_sentence(home, **changed)
-    assert failed == 2
-    assert "AUROC of l2 is 0.840, 0.85 is needed; sae does not beat random at p < 0.01 (+0.2" in sentence
+    assert failed == 3
+    assert "AUROC of l2 is 0.840, 0.85 is needed; sae does not beat random at 200 tokens at p < 0.01 (+0.0" in sentence
 
 
 def test_an_arm_that_cannot_be_told_apart_is_not_beaten(home: Path, tmp_path: Path) -> None:
     write_comparison(home, tmp_path, LOSSES | {"bm25": 0.9995})
     sentence, failed = first_sentence(home, comparison=at(tmp_path, "comparison"))
-    assert failed == 1
+    assert failed == 2
     assert "sae does not beat bm25" in sentence
 
 
-def test_thresholds_and_rivals_are_the_users(home: Path) -> None:
-    sentence, failed = first_sentence(home, least_auroc=0.95, least_lds=0.65, lds_rivals=("rds", "length"), controls=("hidden",))
+def test_labels_made_otherwise_or_judged_on_their_own_queries_are_refused(home: Path, tmp_path: Path) -> None:
+    marks = marks_of(home)
+    link(home, tmp_path, "bank", "data")
+    marks["attribution"] = write_scores(
+        tmp_path, "attribution", "attribute", labels_config(marks, split="large_pool", moments="adam")
+    )
+    write_validation(tmp_path, marks)
+    refused(
+        config_of(home, validation=at(tmp_path, "validation")),
+        "judges other labels, 'attribution', than .* learnt: moments is adam there",
+    )
+    again = tmp_path / "again"
+    again.mkdir()
+    link(home, again, "attribution")
+    config = {"model": marks["base"], "data": marks["data"], "targets": "query"}
+    write_validation(again, {**marks_of(home), "bank": seal(again, "bank", "retrain", told(rows=30), config)})
+    refused(
+        config_of(home, validation=at(again, "validation")),
+        "measured the queries, at which the labels aim; retrain with targets test",
+    )
+
+
+def test_an_arm_that_loses_at_one_budget_alone_does_not_hold(home: Path, tmp_path: Path) -> None:
+    write_comparison(home, tmp_path)
+    made = Path(at(tmp_path, "comparison"))
+    effects = read_table(made, "effects")
+    effects.loc[(effects["budget"] == 200) & (effects["arm"] == "random"), "effect"] = 0.2
+    write_table(made / "effects.parquet", effects)
+    sentence, failed = first_sentence(home, comparison=str(made))
+    assert failed == 1
+    assert "sae does not beat random at 200 tokens at p < 0.01 (+0.200" in sentence
+
+
+def test_a_rival_whose_interval_overlaps_is_still_beaten_where_the_paired_one_is_above_0(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, "bank", "attribution")
+    write_validation(tmp_path, marks_of(home), LDS | {"bm25": 0.56})
+    sentence, failed = first_sentence(home, validation=at(tmp_path, "validation"))
+    assert (sentence, failed) == ("All 23 claims hold", 0)
+
+
+def test_thresholds_and_rivals_are_those_of_the_plan(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, *{path.name.rpartition("-")[0] for path in home.glob("*-????????")} - {"plan", "comparison"})
+    needed = {"auroc": 0.95, "lds": 0.65, "lds_rivals": ["rds", "length"], "controls": ["hidden"]}
+    write_plan(tmp_path, needed=needed)
+    write_comparison(tmp_path, tmp_path)
+    sentence, failed = first_sentence(home, comparison=at(tmp_path, "comparison"))
     assert failed == 2
-    assert sentence.startswith("Of 9 claims 2 do not hold: LDS of the labels (attribution) is 0.600, 0.65 is needed; AUROC of l2")
+    assert sentence.startswith(
+        "Of 11 claims 2 do not hold: LDS of the labels (attribution) is 0.600, 0.65 is needed; AUROC of l2"
+    )
 
 
 def test_costs_are_of_a_thousand_rows_the_dearest_first(home: Path, made: Path) -> None:
@@ -366,13 +433,49 @@ def test_scores_made_of_fingerprints_are_charged_with_them_and_lost_ones_have_no
     [
         ({"subject": "sea"}, "subject names 'sea', which is none of the scores of .*; did you mean sae"),
         ({"subject": "rds"}, "subject is 'rds', but the subject of the plan of .* is 'sae'"),
-        ({"lds_rivals": ("bm52",)}, "lds_rivals names 'bm52'.*did you mean bm25"),
-        ({"controls": ("minilm",)}, "controls names 'minilm', which is none of the controls of .*known: bm25"),
-        ({"controls": ("l2",)}, "controls names 'l2', which is none of the controls"),
     ],
 )
 def test_a_name_that_is_not_there_is_one_line(home: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     refused(config_of(home, **changes), message)
+
+
+@pytest.mark.parametrize(
+    ("needed", "message"),
+    [
+        ({"lds_rivals": ["bm52"]}, "needed.lds_rivals of the plan names 'bm52'.*did you mean bm25"),
+        ({"lds_rivals": ["attribution"]}, "needed.lds_rivals of the plan names 'attribution', which is none of the scores"),
+        ({"controls": ["minilm"]}, "needed.controls of the plan names 'minilm', which is none of the controls of .*known: bm25"),
+        ({"controls": ["l2"]}, "needed.controls of the plan names 'l2', which is none of the controls"),
+    ],
+)
+def test_a_name_in_the_plan_that_is_not_there_is_one_line(home: Path, needed: dict[str, Any], message: str) -> None:
+    found = read(config_of(home))
+    with pytest.raises(PlaypenError, match=message) as error:
+        check_names(config_of(home), replace(found, plan=replace(found.plan, needed=Needed(**needed))))
+    assert "\n" not in str(error.value)
+
+
+def test_a_plan_that_fixed_nothing_is_one_line(home: Path, tmp_path: Path) -> None:
+    link(home, tmp_path, *{path.name.rpartition("-")[0] for path in home.glob("*-????????")} - {"plan"})
+    plan = Path(shutil.copytree(at(home, "plan"), tmp_path / Path(at(home, "plan")).name))
+    manifest = artifact.read_manifest(plan)
+    del manifest["config"]["needed"]
+    write_json(plan / "manifest.json", manifest)
+    refused(
+        config_of(home, comparison=at(tmp_path, "comparison")),
+        "the plan of .* fixes nothing that claims need; preregister and compare again",
+    )
+
+
+def test_the_page_says_what_was_known_when_the_plan_was_made(made: Path, home: Path) -> None:
+    found = read(config_of(home))
+    when = found.planned["provenance"]["started"]
+    text = (made / "report.md").read_text()
+    assert f"made {when}, before any of its arms was trained." in text
+    later, earlier = ({"provenance": {"started": at}} for at in ("2999", "1999"))
+    mixed = replace(found, inputs={"classifier": earlier, "validation": later, "comparison": later})
+    assert known_before(mixed).endswith("so that their figures could be known: the classifier.")
+    assert known_before(replace(found, inputs={"classifier": later})).endswith("trained.")
 
 
 def refused(config: Config, message: str) -> None:

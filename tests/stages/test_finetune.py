@@ -1,5 +1,6 @@
 """The stage finetune: it trains what it should, masks what it should, and ends alike after a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,30 @@ def test_a_run_gone_on_with_copies_its_whole_history() -> None:
     assert found == [(step, {"loss": 1 / step}) for step in (1, 2, 3, 4)]
 
 
+def test_the_first_step_of_a_short_training_moves_the_weights(home: Path, tmp_path: Path) -> None:
+    made = train(home, tmp_path / "one", batch=24)
+    assert read_metrics(made)["steps"] == 1
+    assert all(value.abs().max() > 0 for name, value in weights(made).items() if "lora_B" in name), "B starts at zero"
+
+
+def test_a_training_without_triton_takes_the_steps_of_plain_trl(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Micro-batches of three rows of six, so that the mean over all labels of a step is not that of its parts."""
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from playpen import label_trainer
+
+    fields = {"batch": 6, "epochs": 2, "dropout": 0.0}
+    ours = train(home, tmp_path / "ours", Machine(device="cpu", train_rows=3), **fields)
+    monkeypatch.setattr(label_trainer, "LabelTrainer", SFTTrainer)
+    theirs = train(home, tmp_path / "theirs", Machine(device="cpu", train_rows=3), **fields)
+    for name in ("step", "loss", "learning_rate", "grad_norm"):
+        one, two = (read_table(made, "history")[name].tolist() for made in (ours, theirs))
+        assert one == pytest.approx(two, rel=1e-4)
+    assert all(torch.allclose(value, weights(theirs)[key], atol=1e-4) for key, value in weights(ours).items())
+
+
 def test_the_tokenizer_lies_with_the_adapter(home: Path, tmp_path: Path) -> None:
     made = train(home, tmp_path / "first", epochs=0.2)
     assert (made / "adapter" / "tokenizer.json").exists()
@@ -99,6 +124,14 @@ def test_the_same_config_gives_the_same_weights_and_another_seed_others(home: Pa
     one, two, other = (weights(train(home, tmp_path / name, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_an_adapter_names_its_layers_in_one_order_in_every_process(home: Path, tmp_path: Path) -> None:
+    modules = ("v_proj", "up_proj", "q_proj", "o_proj", "k_proj", "gate_proj", "down_proj")
+    first = train(home, tmp_path / "first", rank=16, target_modules=modules)
+    more = train(home, tmp_path / "more", rank=16, init=str(first))
+    for made in (first, more):
+        assert json.loads((made / "adapter" / "adapter_config.json").read_text())["target_modules"] == sorted(modules)
 
 
 def test_the_micro_batch_does_not_change_the_result(home: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 
@@ -166,6 +167,25 @@ def test_chats_are_told_in_the_models_template(home, tmp_path):
     assert len(wanted & {tuple(row.tolist()) for row in rows.ids}) > 10
 
 
+def test_a_text_on_the_hub_is_streamed_shuffled_and_told_by_its_name(home, tmp_path):
+    texts = [f"The green door number {i} opens to the north." for i in range(90)]
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "set" / "train-00000.parquet")
+    control = {"kind": "hub", "dataset": f"{tmp_path}/set@main", "shuffle_buffer": 0}
+    rows = {
+        buffer: read_token_rows(
+            mix(config(home, prompts=None, tokens=None, control={**control, "shuffle_buffer": buffer}), tmp_path / str(buffer))
+        )
+        for buffer in (0, 30)
+    }
+    told = load_tokenizer(home / "base").batch_decode([row[1:] for row in rows[0].ids])
+    assert "".join(told).startswith(texts[0])
+    assert set(rows[0].source) == {f"{tmp_path}/set"}
+    assert not np.array_equal(rows[0].ids[0], rows[30].ids[0])
+    with pytest.raises(PlaypenError, match="has no texts in a column 'story'; it has text"):
+        mix(config(home, prompts=None, control={**control, "column": "story"}), tmp_path / "wrong")
+
+
 def test_the_same_seed_gives_the_same_corpus_and_another_seed_another(home, tmp_path):
     first, again, other = (mix(config(home, seed=seed), tmp_path / name) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     for file in ("blocks/shard-00000.parquet", "documents/shard-00000.parquet"):
@@ -212,6 +232,8 @@ def bad_inputs(home, tmp_path):
     yield {"tokens": 10}, "less than one block of context=64"
     yield {"tokens": None, "context": 256, **files(short(tmp_path))}, "fills not one block of context=256"
     yield {"prompts": str(home / "base")}, "no table 'prompts'"
+    collection = tiny.write_artifact(tmp_path / "collection", "import-prompts", lambda out: None)
+    yield {"prompts": str(collection)}, "is a collection, of import-prompts; mix its export: playpen export-prompts"
 
 
 def short(tmp_path):

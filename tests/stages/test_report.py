@@ -150,7 +150,6 @@ def experiment(root: Path, rows: int = 60, items: int = 40, seeds: int = 3, effe
         "predictions": str(predictions),
         "classifier": str(make_classifier(root, rng, data)),
         "reference_models": ("base",),
-        "bootstrap": 300,
     }
 
 

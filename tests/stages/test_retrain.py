@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
 
 from playpen.banks import read_bank
 from playpen.config import PlaypenError
@@ -98,6 +99,25 @@ def test_a_training_in_one_batch_from_an_adapter_ends_with_the_losses_of_finetun
     assert np.abs(expected - target_losses(home, first)).mean() > 0.05, "the training did too little to compare"
 
 
+@pytest.mark.parametrize(("epochs", "batch", "warmup"), [(1.5, 5, 0.0), (3, 4, 0.03), (2, 7, 0.3)])
+def test_the_rates_of_the_steps_are_those_of_finetune(
+    home: Path, tmp_path: Path, epochs: float, batch: int, warmup: float
+) -> None:
+    from playpen.retraining import batches, cosine_schedule
+
+    settings = {"epochs": epochs, "batch": batch, "warmup": warmup}
+    made = finetuned(home, tmp_path / "model", **settings)
+    cfg = finetune.Config(model="", data="", **{**SETTINGS, **settings})
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=cfg.lr)
+    schedule, rates = cosine_schedule(optimiser, 24, cfg), []
+    for _ in batches([1] * 24, cfg, 0):
+        optimiser.step()
+        rates.append(optimiser.param_groups[0]["lr"])
+        schedule.step()
+    assert rates == pytest.approx(read_table(made, "history")["learning_rate"].tolist())
+    assert (rates[0] == cfg.lr) == (warmup < 0.3)
+
+
 def test_trainings_in_small_batches_are_as_good_as_those_of_finetune(home: Path, tmp_path: Path) -> None:
     cfg = config(home)
     task = retrain.make_task(cfg, *(retrain.read_rows(cfg, split, None, 0) for split in ("pool", "test")), CPU)
@@ -140,7 +160,7 @@ def test_the_bank_depends_neither_on_a_kill_nor_on_the_workers(
 
 
 def test_a_batch_is_split_so_that_no_row_is_padded_far() -> None:
-    from playpen.retraining import passes
+    from playpen.losses import passes
 
     assert passes([7, 8, 9, 10], [60, 100, 80, 74], 16, 0.75) == [[8, 9], [10, 7]]
     assert passes([7, 8, 9], [50, 100, 80], 2, 0.0) == [[8, 9], [7]]

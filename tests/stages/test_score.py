@@ -10,6 +10,7 @@ from playpen import cli
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError, make_config
 from playpen.rivals import vectors
+from playpen.selection_diversity import RoundRobin
 from playpen.selection_rules import TopK
 from playpen.stages import score, select
 from playpen.tables import read_metrics, read_table, write_table
@@ -65,8 +66,11 @@ def test_a_near_copy_of_a_query_is_at_the_top(home, tmp_path, kind):
     assert int(run(config(home, kind, **changes), tmp_path / "out")["score"].argmax()) == PLACE
 
 
-def test_minilm_finds_the_near_copy_and_writes_its_vectors(home, tmp_path):
-    found = run(config(home, "minilm", aggregate="max"), tmp_path / "out")
+def test_minilm_finds_the_near_copy_and_writes_its_vectors_and_the_scores_of_each_query(home, tmp_path):
+    values = {"data": str(home / "data"), "method": plain(home, "minilm", aggregate="max"), "per_query": True}
+    found = run(make_config(score.Config, values, "test"), tmp_path / "out")
+    cells = np.stack(read_table(tmp_path / "out", "query_scores")["scores"].to_numpy())
+    np.testing.assert_allclose(cells.max(1), found["score"], rtol=1e-5)
     assert int(found["score"].argmax()) == PLACE
     written = read_table(tmp_path / "out", "vectors")
     assert written["row_id"].tolist() == found["row_id"].tolist()
@@ -81,6 +85,46 @@ def test_the_scores_can_be_selected_from(home, tmp_path):
     cfg = select.Config(data=str(home / "data"), scores=str(tmp_path / "scores"), method=TopK(k=1))
     chosen = select.choose(cfg)
     assert chosen.loc[chosen["kept"], "row_id"].tolist() == [pool_of(home)["row_id"][PLACE]]
+
+
+@pytest.mark.parametrize("kind", ["bm25", "rds", "hidden", "sae_similarity"])
+def test_scores_of_each_query_are_those_whose_mean_or_maximum_is_the_score(home, tmp_path, kind):
+    for aggregate in ("mean", "max"):
+        values = {"data": str(home / "data"), "method": plain(home, kind, aggregate=aggregate), "per_query": True}
+        found = run(make_config(score.Config, values, "test"), tmp_path / aggregate)
+        each = read_table(tmp_path / aggregate, "query_scores")
+        assert each["row_id"].tolist() == found["row_id"].tolist()
+        cells = np.stack(each["scores"].to_numpy())
+        assert (cells.shape, cells.dtype) == ((16, 3), np.float32)
+        np.testing.assert_allclose(getattr(cells, aggregate)(1), found["score"], rtol=1e-5)
+        assert run(config(home, kind, aggregate=aggregate), tmp_path / f"plain_{aggregate}").equals(found)
+        assert not (tmp_path / f"plain_{aggregate}" / "query_scores.parquet").exists()
+    assert int(cells[:, 0].argmax()) == PLACE
+
+
+def test_round_robin_lets_the_queries_of_rds_pick(home, tmp_path):
+    values = {"data": str(home / "data"), "method": plain(home, "rds"), "per_query": True}
+    tiny.write_artifact(tmp_path / "rds", "score", lambda out: score.run(make_config(score.Config, values, "test"), out, CPU))
+    chosen = select.choose(select.Config(data=str(home / "data"), scores=str(tmp_path / "rds"), method=RoundRobin(k=3)))
+    cells = pd.DataFrame(np.stack(read_table(tmp_path / "rds", "query_scores")["scores"].to_numpy()), pool_of(home)["row_id"])
+    expected = []
+    for query in range(3):
+        expected.append(cells[query].drop(expected).idxmax())
+    assert chosen.loc[chosen["kept"], "row_id"].tolist() == expected
+    assert expected[0] == pool_of(home)["row_id"][PLACE]
+
+
+def test_a_row_without_a_score_is_the_last_of_each_query_that_prefers_any():
+    each = np.float32([[0.5, 0.0], [9.0, 9.0], [-0.5, 0.0]])
+    found = score.complete_each(each, np.array([True, False, True]))
+    assert found[[0, 2]].tolist() == each[[0, 2]].tolist()
+    assert -0.5001 < found[1, 0] < -0.5
+    assert found[1, 1] == 0
+
+
+def test_scores_of_each_query_are_refused_where_no_query_is_looked_at(home):
+    with pytest.raises(PlaypenError, match="per_query: length compares no row with a query; bm25, rds, hidden"):
+        make_config(score.Config, {"data": str(home / "data"), "method": {"kind": "length"}, "per_query": True}, "test")
 
 
 def test_rows_without_a_score_come_just_below_the_last_that_has_one(home, tmp_path):

@@ -178,7 +178,18 @@ def test_queries_take_turns_and_each_picks_its_best_row_that_is_left(rows: pd.Da
 
 
 def test_round_robin_may_keep_every_row(rows: pd.DataFrame) -> None:
-    assert len(kept(rows.assign(query_scores=list(np.zeros((ROWS, 2)))), RoundRobin(k=ROWS))) == ROWS
+    alike = np.repeat(np.random.default_rng(1).normal(size=(ROWS, 1)), 2, axis=1)
+    assert len(kept(rows.assign(query_scores=list(alike)), RoundRobin(k=ROWS))) == ROWS
+
+
+def test_a_query_that_prefers_no_row_has_no_turn(rows: pd.DataFrame) -> None:
+    scores = np.random.default_rng(1).normal(size=(ROWS, 3))
+    scores[:, 1] = 0.5
+    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(k=8))
+    assert chosen["query"].tolist() == [0, 2] * 4
+    assert chosen["reason"].iloc[3].startswith("pick 2 of query 3 of 3")
+    with pytest.raises(PlaypenError, match="each of 3 queries gives all rows the same score"):
+        kept(rows.assign(query_scores=list(np.zeros((ROWS, 3)))), RoundRobin(k=8))
 
 
 def test_round_robin_reads_the_scores_of_each_query_and_says_when_they_are_missing(tmp_path: Path) -> None:
@@ -187,7 +198,7 @@ def test_round_robin_reads_the_scores_of_each_query_and_says_when_they_are_missi
     ids = pd.read_parquet(data / "pool.parquet")["row_id"]
     write_table(tmp_path / "scores" / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
     cfg = Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2))
-    with pytest.raises(PlaypenError, match=r"made by attribute with per_query.*no table 'query_scores'"):
+    with pytest.raises(PlaypenError, match=r"made by attribute or score with per_query.*no table 'query_scores'"):
         choose(cfg)
     each = pd.DataFrame({"row_id": ids[::-1], "scores": [[float(i == 2), float(i == 5)] for i in range(6)][::-1]})
     write_table(tmp_path / "scores" / "query_scores.parquet", each)

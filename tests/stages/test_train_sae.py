@@ -1,5 +1,9 @@
 """A trained SAE is SAELens' own, takes raw activations, is good on rows it never saw, and survives being killed."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tiny
@@ -240,6 +244,43 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(home, tmp_path, monkeyp
         for name in ("sae/sae_weights.safetensors", "history.parquet", "evaluation.parquet", "density.parquet"):
             assert (broken / part / name).read_bytes() == (whole / part / name).read_bytes(), part + name
     assert not (broken / "checkpoint.pt").exists()
+
+
+FORKED = """
+import os, sys
+import torch
+from pathlib import Path
+from playpen import learners  # with all that it imports: once, before any thread is started
+from playpen.config import make_config
+from playpen.machine import Machine
+from playpen.stages import train_sae
+
+def train(out):
+    torch.set_num_threads(2)
+    out.mkdir()
+    train_sae.run(make_config(train_sae.Config, eval(sys.argv[1]), "test"), out, Machine(device="cpu"))
+
+children = []
+for out in map(Path, sys.argv[2:]):
+    children.append(os.fork())
+    if not children[-1]:
+        train(out)
+        os._exit(0)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_three_processes_of_two_threads_each_give_the_same_bytes(home, tmp_path):
+    """A batch has 40,960 entries: from 32,768 on, operations of torch share them out among the threads."""
+    given = {"model": str(home / "base"), "data": str(home / "data"), "hook": HOOK, "evaluations": 0, "d_sae": 128, "k": 16}
+    sizes = {"tokens": 3 * 2560, "batch_tokens": 2560, "heldout_tokens": 800, "ce_tokens": 400}
+    waiting = {"OMP_WAIT_POLICY": "passive"}  # who waits for its other thread leaves the core to the other processes
+    outs = [tmp_path / str(i) for i in range(3)]
+    subprocess.run(
+        [sys.executable, "-c", FORKED, repr(given | sizes), *map(str, outs)], env={**os.environ, **waiting}, check=True
+    )
+    first, *others = ((out / "sae" / "sae_weights.safetensors").read_bytes() for out in outs)
+    assert others == [first, first]
 
 
 def test_the_auxiliary_loss_acts_once_features_are_dead(home, tmp_path):

@@ -123,6 +123,18 @@ def test_retained_lds_is_the_ratio_of_two_and_its_interval_holds_it(home: Path, 
     assert kept["noisy"]["low"] < expected < kept["noisy"]["high"] < 1
 
 
+def test_how_far_a_scorer_is_behind_the_reference_is_the_difference_on_the_same_samples(home: Path, made: Path) -> None:
+    lds = read_metrics(made)["lds"]
+    assert "behind" not in lds["true"]
+    assert lds["noisy"]["behind"] == pytest.approx(lds["true"]["pooled"] - lds["noisy"]["pooled"])
+    assert lds["length"]["behind"] == pytest.approx(lds["true"]["pooled"] - abs(lds["length"]["pooled"]))
+    assert 0 < lds["noisy"]["behind_low"] < lds["noisy"]["behind"] < lds["noisy"]["behind_high"]
+    near = validate(home, home / "near", reference="true", scores={"true": str(home / "true"), "same": str(home / "true")})
+    same = read_metrics(near)["lds"]["same"]
+    assert (same["behind_low"], same["behind"], same["behind_high"]) == (0, 0, 0)
+    assert "true minus it" in (made / "validation.md").read_text()
+
+
 def test_nothing_is_retained_of_a_reference_that_is_not_above_chance(home: Path, tmp_path: Path) -> None:
     write_scores(tmp_path / "chance", pool(home), np.random.default_rng(3).normal(size=POOL))
     scores = {"true": str(home / "true"), "chance": str(tmp_path / "chance")}

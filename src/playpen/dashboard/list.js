@@ -28,7 +28,7 @@ function shownColumns() {
 
 function showList() {
   listed = runQuery(state);
-  byId("query-problem").textContent = listed.problem;
+  byId("query-problem").textContent = listed.problem || (listed.places.length ? "" : whyNothing(state.q));
   byId("space").style.height = `${listed.places.length * ROW}px`;
   byId("list").setAttribute("aria-rowcount", listed.places.length + 1);
   byId("list").scrollTop = 0;

@@ -8,6 +8,7 @@ function startSearch() {
   let timer = 0;
   box.addEventListener("input", () => {
     clearTimeout(timer);
+    byId("query-problem").textContent = "";
     timer = setTimeout(() => search(box.value), PAUSE);
   });
   box.addEventListener("keydown", (event) => {
@@ -27,6 +28,19 @@ function search(text) {
 function openFirst(text) {
   search(text);
   if (listed.places.length) pick(table.columns.id[listed.places[0]]);
+}
+
+/** What a search that lists nothing was perhaps meant to be: a condition with a slip in it, an id that is not here. */
+function whyNothing(text) {
+  const id = /^\s*#(\d+)\s*$/.exec(text)?.[1];
+  const ids = table.columns.id;
+  if (id) return `feature ${id} is not here; ids go from ${ids[0]} to ${ids.at(-1)}`;
+  try {
+    if (CONDITION.test(text)) parseCondition(text);
+  } catch (error) {
+    return error.message;
+  }
+  return "";
 }
 
 function acceptCondition(box) {

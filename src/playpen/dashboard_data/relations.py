@@ -59,7 +59,7 @@ class _Sums:
 
 def correlated(found: list[Chunk], features: np.ndarray, tokens: int, k: int) -> Partners:
     """Return the features whose strengths correlate highest, above 0, with each of some features' over `tokens` tokens."""
-    from tqdm import tqdm
+    from playpen.progress import tqdm
 
     sums, parts, pieces = _sum(found, tokens), [], _pieces(features, 8 * found[0].d_sae)
     with tqdm(total=len(pieces) * len(found), desc="features: relate", unit="chunk", disable=None, mininterval=1) as bar:

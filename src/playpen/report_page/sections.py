@@ -25,7 +25,6 @@ class Findings:
     pool: pd.DataFrame
     truth: pd.DataFrame | None
     seed: int
-    bootstrap: int
 
     @property
     def kept(self) -> set[str]:
@@ -38,7 +37,7 @@ def arms_section(found: Findings, draw: figures.Draw) -> Section:
     """Show the arms side by side."""
     primary = found.measures[0]
     seeds = {arm: primary.mean(models) for arm, models in found.arms.items()}
-    spans = comparison_intervals(found.arms, primary, found.seed, found.bootstrap)
+    spans = comparison_intervals(found.arms, primary)
     references = {name: primary.mean((name,))[0] for name in found.references}
     losses = [row for row in found.differences if not row.measure.startswith("accuracy")]
     table = tabulate.arms_table(found.arms, found.references, found.measures, found.differences, found.selections, found.subject)

@@ -64,16 +64,16 @@ class Difference:
     """p over items, adjusted for all arms; of the primary measure only."""
 
 
-def differences(arms: Arms, subject: str, found: list[Measure], seed: int, resamples: int) -> list[Difference]:
+def differences(arms: Arms, subject: str, found: list[Measure], seed: int) -> list[Difference]:
     """Compare the subject with every other arm in every measure, paired by seed and item."""
-    rows = [_difference(arms, subject, arm, measure, seed, resamples) for arm in arms if arm != subject for measure in found]
+    rows = [_difference(arms, subject, arm, measure, seed) for arm in arms if arm != subject for measure in found]
     adjusted = holm({row.arm: row.effect.p_items for row in rows if row.measure == LOSS})
     return [replace(row, p_holm=adjusted[row.arm]) if row.measure == LOSS else row for row in rows]
 
 
-def _difference(arms: Arms, subject: str, arm: str, measure: Measure, seed: int, resamples: int) -> Difference:
+def _difference(arms: Arms, subject: str, arm: str, measure: Measure, seed: int) -> Difference:
     ours, theirs = measure.of(arms[subject]), measure.of(arms[arm])
-    effect = paired_effect(ours, theirs, seed, resamples)
+    effect = paired_effect(ours, theirs, seed)
     gaps = (ours - theirs).mean(axis=1)
     better = int((gaps < 0).sum() if measure.lower_is_better else (gaps > 0).sum())
     below, above = ("good", "bad") if measure.lower_is_better else ("bad", "good")
@@ -81,7 +81,7 @@ def _difference(arms: Arms, subject: str, arm: str, measure: Measure, seed: int,
     return Difference(arm, measure.name, effect, better, tone)
 
 
-def comparison_intervals(arms: Arms, measure: Measure, seed: int, resamples: int) -> dict[str, tuple[float, float]]:
+def comparison_intervals(arms: Arms, measure: Measure) -> dict[str, tuple[float, float]]:
     """Return an interval of each arm's mean that leaves out how hard each item is for all arms and how each seed went for all.
 
     Cousineau 2005 with Morey's 2008 correction: values are centred by their mean over arms, cell by cell.
@@ -89,11 +89,11 @@ def comparison_intervals(arms: Arms, measure: Measure, seed: int, resamples: int
     values = {arm: measure.of(models) for arm, models in arms.items()}
     centre = np.mean(list(values.values()), axis=0)
     spread = sqrt(len(arms) / (len(arms) - 1))
-    return {arm: _around(found, spread * (found - centre), seed, resamples) for arm, found in values.items()}
+    return {arm: _around(found, spread * (found - centre)) for arm, found in values.items()}
 
 
-def _around(values: np.ndarray, centred: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
-    low, high = interval(centred, seed, resamples)
+def _around(values: np.ndarray, centred: np.ndarray) -> tuple[float, float]:
+    low, high = interval(centred)
     return float(values.mean() + low - centred.mean()), float(values.mean() + high - centred.mean())
 
 

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 from tyro.conf import Suppress
 
 from playpen.config import Input, config
+from playpen.progress import tqdm
 from playpen.rivals.job import Job
 from playpen.rivals.sparse import read_sparse
 

@@ -38,6 +38,10 @@ class Job:
     tokens: dict[str, int] = field(default_factory=lambda: {"pool": 0, "query": 0})
     """Tokens that went through a model, without padding; `pool` stands for the split that is scored."""
     facts: dict[str, Any] = field(default_factory=lambda: {"queries": 0})
+    per_query: bool = False
+    """Whether what a rival finds between rows and queries is to be kept."""
+    each: list[np.ndarray] = field(default_factory=list)
+    """What was kept, float32 [some rows, queries], in the order of both splits."""
 
     @property
     def work(self) -> Path:
@@ -68,6 +72,11 @@ class Job:
         if found.empty:
             raise PlaypenError(f"score: {self.data} has no {split} rows; build the data with some")
         return found
+
+    def keep(self, found: np.ndarray) -> None:
+        """Keep a rival's numbers [rows, queries] of the next rows, where they are asked for; a query without any has zeros."""
+        if self.per_query:
+            self.each.append(found.astype(np.float32))
 
     @contextmanager
     def timed(self, step: Literal["open", "pool", "query"]) -> Iterator[None]:

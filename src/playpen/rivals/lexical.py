@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 from tyro.conf import Suppress
 
 from playpen.config import PlaypenError, config
+from playpen.progress import tqdm
 from playpen.rivals.job import Aggregate, Job, Part, texts
 
 WORD = r"(?u)\w+"
@@ -46,7 +46,7 @@ class Bm25:
             index.index(rows, show_progress=False)
         with job.timed("query"):
             queries = self._words(texts(job.queries("messages"), self.text))
-            return self._scores(index, queries, len(rows))
+            return self._scores(job, index, queries, len(rows))
 
     def _words(self, several: list[str]) -> list[list[str]]:
         import bm25s
@@ -55,9 +55,12 @@ class Bm25:
         split = bm25s.tokenize(several, token_pattern=WORD, stopwords=stop, return_ids=False, show_progress=False)
         return [list(words) for words in split]  # type: ignore[union-attr]
 
-    def _scores(self, index: Any, queries: list[list[str]], rows: int) -> np.ndarray:
-        found = np.zeros(rows)
-        for words in tqdm(queries, desc="BM25", unit="query", disable=None, mininterval=1):
+    def _scores(self, job: Job, index: Any, queries: list[list[str]], rows: int) -> np.ndarray:
+        found, each = np.zeros(rows), np.zeros((rows, len(queries) if job.per_query else 0), np.float32)
+        for i, words in enumerate(tqdm(queries, desc="BM25", unit="query", disable=None, mininterval=1)):
             one = index.get_scores(words) if words else np.zeros(rows)
             found = found + one / len(queries) if self.aggregate == "mean" else np.maximum(found, one)
+            if job.per_query:
+                each[:, i] = one
+        job.keep(each)
         return found

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 from tyro.conf import Suppress
 
 from playpen.chat import IGNORE, count_labels, without_end_of_turn
 from playpen.config import Input, PlaypenError, config
+from playpen.progress import tqdm
 from playpen.rivals.job import Job, kept, open_model
 
 SHARD = 1024

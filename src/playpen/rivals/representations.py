@@ -83,4 +83,4 @@ def _compare(job: Job, model: str, hook: str, weigh: Any, aggregate: Aggregate) 
         make_vectors(job, "query", job.work / "query", opened, place, one)
     with job.timed("pool"):
         make_vectors(job, job.split, job.out, opened, place, one)
-        return cosines(read_vectors(job.out), read_vectors(job.work / "query"), aggregate)
+        return cosines(read_vectors(job.out), read_vectors(job.work / "query"), aggregate, job.keep)

@@ -38,7 +38,7 @@ class SaeSimilarity:
             queries = read_sparse(self.queries, job.queries(), "mean", f"query of {job.data}")
         weight = (idf(rows) if self.idf else np.ones(rows.shape[1]))[None]
         with job.timed("pool"):
-            return cosines(rows.multiply(weight).tocsr(), queries.multiply(weight).tocsr(), self.aggregate)
+            return cosines(rows.multiply(weight).tocsr(), queries.multiply(weight).tocsr(), self.aggregate, job.keep)
 
 
 def check_same(features: str, queries: str) -> None:

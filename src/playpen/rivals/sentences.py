@@ -42,7 +42,7 @@ class Minilm:
         with job.timed("pool"):
             vectors = self._vectors(job, "pool", texts(rows, self.text))
             write_table(job.out / "vectors.parquet", vector_table(rows["row_id"].tolist(), vectors))
-            return cosines(vectors, queries, self.aggregate)
+            return cosines(vectors, queries, self.aggregate, job.keep)
 
     def _vectors(self, job: Job, step: str, several: list[str]) -> np.ndarray:
         found = embedders.embed_texts(embedders.Minilm(version=self.version), several, job.machine, job.work / step)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
+from playpen.progress import tqdm
 from playpen.rivals.job import Job
 from playpen.tables import iter_table, write_table
 

@@ -39,7 +39,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
-from tqdm import tqdm
 
 from playpen.attributed_rows import below_the_lowest, check_lengths, check_queries, read_rows, with_labels, without_end_tokens
 from playpen.attribution_summary import summary, write_diagnostics, write_query_scores
@@ -47,6 +46,7 @@ from playpen.config import Input, PlaypenError, config
 from playpen.machine import Machine
 from playpen.models import check_same_base, check_tokens, load_tokenizer, model_files
 from playpen.moments import check_moments, read_moments
+from playpen.progress import tqdm
 from playpen.tables import read_metrics, table_files, write_json, write_table
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
-from tqdm import tqdm
 
 from playpen import tables
 from playpen.artifact import digest
 from playpen.config import Input, PlaypenError, config
 from playpen.examples import Dropped, Encoded, Encoder, Examples, draw, write_split
 from playpen.models import model_files
+from playpen.progress import tqdm
 from playpen.sources import Source, World, single
 from playpen.splits import assign, group
 from playpen.targets import HubTasks, Target, Targets

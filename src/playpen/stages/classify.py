@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from playpen.scored_rows import Fingerprints
     from playpen.trials import Trial
 
-VERSION = 2
+VERSION = 3
 FEWEST = 20
 """Rows of each class without which nothing is learnt or told."""
 
@@ -161,7 +161,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     check_classes(rows, config.scores)
     trials = make_trials(config, rows, read_sources(config, rows))
     reporting.check_save(trials, config.save)
-    folds = grouped_folds(target, group, config.folds, config.seed)
+    rows["fold"] = folds = grouped_folds(target, group, config.folds, config.seed)
     fits: list[Fit] = [*((trial, None) for trial in trials), *shuffled_fits(config, trials)]
     predicted = predict_held_out(fits, target, group, folds, config.seed)
     predictions = {trial: made for (trial, shuffle), made in predicted.items() if shuffle is None}

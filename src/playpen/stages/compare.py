@@ -7,21 +7,20 @@ Question: does training on the subject's pick lower the held-out target loss aga
 Everything that could shape the outcome stands in the plan (`preregister`): the rows of each arm, the seeds, the settings, the test.
 Each arm is trained once a seed and budget from the same model, and the loss of every row of the `test` split is measured, in
 nats a token of the answers' own. Arms are paired by seed and row. The effect is subject minus rival (below 0, the subject is better)
-with its 95 % interval over seeds and rows; p is the larger of two sign-flip tests, over seeds and over rows, so that neither
-a lucky training nor a few lucky rows make a claim; it is adjusted over the plan's family and all budgets (Holm 1979).
+with its 95 % interval over seeds and rows; p is the largest of three: sign-flips over seeds and over rows, so that neither
+a lucky training nor a few lucky rows make a claim, and Student's t with the error of both together; it is adjusted over the plan's family and all budgets (Holm 1979).
 
-Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
+Writes `losses` (budget, arm, seed, row_id, loss), `effects`, `arms` (what each trained on), `metrics.json`, `index.html` and `report.md`. `--machine.workers 2`
 trains two arms at a time. A killed run goes on with the training that it was at.
 """
 
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from playpen.config import Input, PlaypenError, config
 from playpen.tables import read_table, write_json, write_table
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from playpen.retraining import Task
     from playpen.stages import preregister
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 
 
@@ -49,8 +48,6 @@ class Config:
     """The adapter that the plan names, if it names one."""
     title: str = "Comparison"
     """Heading of the page."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
-    """Draws of seeds and rows behind each interval."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
@@ -61,9 +58,10 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     plan = read_plan(config)
     trained, took = train_arms(config, plan, out, machine)
     write_table(out / "losses.parquet", trained)
-    found = effects(trained, plan, config.bootstrap)
+    found = effects(trained, plan)
     write_table(out / "effects.parquet", found)
     sizes = arm_sizes(config, plan)
+    write_table(out / "arms.parquet", sizes.reset_index())
     write_json(out / "metrics.json", {**numbers(found, trained, plan), **took})
     write_page(out, config, plan, found, trained, sizes)
     shutil.rmtree(out / "work", ignore_errors=True)
@@ -78,6 +76,10 @@ def read_plan(config: Config) -> "preregister.Config":
     manifest = artifact.read_manifest(config.plan)
     if manifest["kind"] != "preregister":
         raise PlaypenError(f"compare: {config.plan} is an artifact of {manifest['kind']}, expected one of preregister")
+    if wrong := artifact.verify(Path(config.plan)):
+        raise PlaypenError(
+            f"compare: the plan {config.plan} is no longer what was planned ({wrong[0]}); make it again, under another seed"
+        )
     for name in ("model", "data", "init"):
         planned, given = manifest["config"][name], getattr(config, name)
         found = None if given is None else artifact.read_manifest(given)["fingerprint"]
@@ -90,25 +92,24 @@ def read_plan(config: Config) -> "preregister.Config":
 
 def train_arms(config: Config, plan: "preregister.Config", out: Path, machine: "Machine") -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the table `losses`; and the `seconds` that this run trained, `tokens` and `labels` of all trainings."""
-    from tqdm import tqdm
-
-    from playpen.comparison import trials
+    from playpen.comparison import trainings
+    from playpen.progress import tqdm
     from playpen.retraining import spent, train_all
 
     rows, targets = _rows(config, plan), read_table(config.data, "test", ["row_id", "input_ids", "labels"])
     task = _task(config, plan, rows, targets, machine)
     (out / "work").mkdir(exist_ok=True)
-    todo = trials(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
-    every = {trial.job.file: trial.job for trial in todo}  # an arm that no budget changes stands in each
+    todo = trainings(plan, read_table(config.plan, "choices"), rows["row_id"].to_numpy(str), out / "work")
+    every = {each.job.file: each.job for each in todo}  # an arm that no budget changes stands in each
     jobs, started = [job for file, job in every.items() if not file.exists()], time.monotonic()
     with tqdm(total=len(every), initial=len(every) - len(jobs), desc="compare", unit="training", disable=None) as bar:
         for _ in train_all(task, jobs):
             bar.update()
     took = {"seconds": round(time.monotonic() - started, 2), **spent(task, list(every.values()))}
     parts = []
-    for trial in todo:
-        place = {"budget": trial.budget, "arm": trial.arm, "seed": trial.job.seed}
-        parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(trial.job.file)}))
+    for each in todo:
+        place = {"budget": each.budget, "arm": each.arm, "seed": each.job.seed}
+        parts.append(pd.DataFrame({**place, "row_id": targets["row_id"], "loss": np.load(each.job.file)}))
     return pd.concat(parts, ignore_index=True).astype({"budget": "int64", "seed": "int32"}), took
 
 
@@ -135,7 +136,7 @@ def _task(config: Config, plan: "preregister.Config", rows: pd.DataFrame, target
 
 
 def arm_sizes(config: Config, plan: "preregister.Config") -> pd.DataFrame:
-    """Return rows, tokens and labels of each arm, the means over its seeds: indexed by (budget, arm)."""
+    """Return rows, tokens, labels and optimiser steps of each arm, the means over its seeds: indexed by (budget, arm)."""
     from playpen.stages import preregister
 
-    return preregister.sizes(read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])
+    return preregister.sizes(plan, read_table(config.plan, "choices"), _rows(config, plan)).set_index(["budget", "arm"])

@@ -23,16 +23,16 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
-from tqdm import tqdm
 
 from playpen.config import Input, PlaypenError, config
+from playpen.progress import tqdm
 from playpen.tables import read_table, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.benchmarks import Benchmarks
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 SPEC_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande", "mmlu")
 """The tasks that `spec` stands for."""
@@ -73,7 +73,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     tables = {kind: _together(config, out, kind) for kind, there in (("losses", config.losses), ("items", benchmarks)) if there}
     for kind, table in tables.items():
         write_table(out / f"{kind}.parquet", table)
-    sizes = {name: _sizes(out / "parts" / quote(name, safe=""), test, model) for name, model in config.models.items()}
+    sizes = {name: _sizes(out / "parts" / quote(name, safe=""), test) for name in config.models}
     spent = {what: {name: each[what] for name, each in sizes.items()} for what in ("tokens", "labels")}
     write_json(out / "metrics.json", {"models": {name: _metrics(name, tables) for name in config.models}, **spent})
     rmtree(out / "parts")
@@ -108,15 +108,15 @@ def _measure(
     """Write the parts of one model that are not there."""
     from playpen.benchmarks import Asking, ask
     from playpen.chat import without_end_of_turn
-    from playpen.losses import row_losses
-    from playpen.models import load_model, load_tokenizer
+    from playpen.losses import losses_of_parts
+    from playpen.models import load_merged, load_tokenizer
 
     def losses() -> pd.DataFrame:
         assert test is not None
         ids, labels = test["input_ids"].tolist(), test["labels"].tolist()
         words = [without_end_of_turn(row, tokenizer) for row in labels]
-        whole = row_losses(opened, ids, labels, machine)
-        return test[["row_id", "task", "num_labels"]].assign(loss=row_losses(opened, ids, words, machine), loss_with_end=whole)
+        found, whole = losses_of_parts(opened, ids, labels, [words, labels], machine)
+        return test[["row_id", "task", "num_labels"]].assign(loss=found, loss_with_end=whole)
 
     def items() -> pd.DataFrame:
         asking = Asking(config.limit, config.num_fewshot, config.apply_chat_template, config.seed)
@@ -128,7 +128,7 @@ def _measure(
     wanted: dict[str, Callable[[], pd.DataFrame]] = {} if test is None else {"losses": losses}
     wanted |= {"items": items} if benchmarks else {}
     missing = {kind: make for kind, make in wanted.items() if not (part / f"{kind}.parquet").exists()}
-    opened = load_model(model, machine) if missing else None
+    opened = load_merged(model, machine) if missing else None
     tokenizer = load_tokenizer(model)
     for kind, make in missing.items():
         table = make()
@@ -136,18 +136,15 @@ def _measure(
         write_table(part / f"{kind}.parquet", table)
 
 
-def _sizes(part: Path, test: pd.DataFrame | None, model: str) -> dict[str, int]:
-    """Return the tokens that a model read and the labels that it foretold: of the held-out rows, twice, and of the items."""
-    from playpen.chat import count_labels, without_end_of_turn
-    from playpen.models import load_tokenizer
+def _sizes(part: Path, test: pd.DataFrame | None) -> dict[str, int]:
+    """Return the tokens that a model read and the labels that it foretold: of the held-out rows and of the items."""
+    from playpen.chat import count_labels
 
     asked = part / "asked.json"
     found = json.loads(asked.read_text()) if asked.exists() else {"tokens": 0, "labels": 0}
     if test is not None:
-        tokenizer = load_tokenizer(model)
-        words = sum(count_labels(without_end_of_turn(row, tokenizer)) for row in test["labels"])
-        found["tokens"] += 2 * int(test["input_ids"].map(len).sum())
-        found["labels"] += words + sum(count_labels(row) for row in test["labels"])
+        found["tokens"] += int(test["input_ids"].map(len).sum())
+        found["labels"] += sum(count_labels(row) for row in test["labels"])
     return found
 
 

@@ -3,7 +3,8 @@
     playpen evidence --classifier runs/world/classifier --validation runs/world/validation --comparison runs/world/comparison
 
 Reads one artifact of classify, one of validate and one of compare, and what they were made from where it lies beside them. Each
-claim has a figure and what it needs; the first sentence of the page names every claim that does not hold. The three must
+claim has a figure and what it needs, which stands in the plan of the comparison (`needed` of preregister), fixed before any arm was
+trained; nothing can be chosen here. The first sentence of the page names every claim that does not hold. The three must
 belong together: the predictions that were judged and picked from are of this classifier, and all are of the same data.
 
 Writes `evidence.json` (LDS of the labels, of every rival and what the prediction retains; AUROC of features and of each control;
@@ -13,9 +14,7 @@ artifacts give the same bytes.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from playpen.config import Input, PlaypenError, config, did_you_mean
 
@@ -23,11 +22,9 @@ if TYPE_CHECKING:
     from playpen.evidence import Found
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 2
 KINDS = {"classifier": "classify", "validation": "validate", "comparison": "compare"}
 """Which stage each input is an artifact of."""
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @config
@@ -42,18 +39,6 @@ class Config:
     """Artifact of compare, whose plan's subject picks by the predictions."""
     subject: str = "sae"
     """What the predictions are called, among the scores of the validation and the arms of the plan alike."""
-    least_lds: Share = 0.4
-    """Least LDS of the labels."""
-    least_retained: Annotated[float, Field(gt=0)] = 0.8
-    """Least share of it that the predictions retain."""
-    least_auroc: Share = 0.85
-    """Least held-out AUROC of the best row of features."""
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """p, adjusted, below which an arm of the plan's family is beaten."""
-    lds_rivals: tuple[str, ...] = ("bm25", "rds")
-    """Scores of the validation above whose LDS intervals that of the labels must lie."""
-    controls: tuple[str, ...] = ("length", "source", "source_length", "source_length trees", "bm25", "hidden", "hidden trees")
-    """Rows of classify's report that the best row of features must be ahead of, overall and within a source."""
     title: str = "Evidence"
     """Heading of the page."""
 
@@ -81,13 +66,18 @@ def read(config: Config) -> "Found":
     from playpen.tables import has_table, read_metrics, read_table
 
     manifests = read_lineage([config.classifier, config.validation, config.comparison])
-    classifier, validation, comparison = (read_input(config, name) for name in KINDS)
-    named = {name: comparison["config"][name] for name in ("plan", "model", "data", "init") if comparison["config"][name]}
-    made = {name: beside(manifests, mark, f"{name} of {config.comparison}") for name, mark in named.items()}
+    inputs = {name: read_input(config, name) for name in KINDS}
+    named = {name: inputs["comparison"]["config"][name] for name in ("plan", "model", "data", "init")}
+    made = {name: beside(manifests, mark, f"{name} of {config.comparison}") for name, mark in named.items() if mark}
     compared = compare.Config(**{name: manifest["path"] for name, manifest in made.items()})
     plan = compare.read_plan(compared)
+    if "needed" not in made["plan"]["config"]:
+        raise PlaypenError(
+            f"evidence: the plan of {config.comparison} fixes nothing that claims need; preregister and compare again"
+        )
     found = Found(
         manifests=manifests,
+        inputs=inputs,
         classified=read_metrics(config.classifier),
         gaps=read_table(config.classifier, "differences", ["model", "against", "measure", "value", "low", "high"]),
         heldout=read_table(config.classifier, "heldout", ["row_id", "model", "label", "score", "prediction"]),
@@ -95,7 +85,8 @@ def read(config: Config) -> "Found":
         judged={
             name: read_table(config.validation, name) for name in ("lds", "tails", "recall") if has_table(config.validation, name)
         },
-        scores=validation["config"]["scores"],
+        scores=inputs["validation"]["config"]["scores"],
+        banks=tuple(inputs["validation"]["config"]["banks"]),
         plan=plan,
         planned=made["plan"],
         effects=read_table(config.comparison, "effects"),
@@ -103,7 +94,7 @@ def read(config: Config) -> "Found":
         sizes=compare.arm_sizes(compared, plan),
     )
     check_names(config, found)
-    check_together(config, found, classifier, validation, comparison)
+    check_together(config, found)
     return found
 
 
@@ -139,19 +130,19 @@ def check_names(config: Config, found: "Found") -> None:
             f"evidence: subject is '{config.subject}', but the subject of the plan of {config.comparison} is '{found.plan.subject}'; "
             "the predictions must be called the same in both"
         )
-    for name in config.lds_rivals:
-        check_known(
-            "lds_rivals",
-            name,
-            [known for known in found.validated["lds"] if known != "retained"],
-            f"scores of {config.validation}",
-        )
-    if found.classified["models"][found.best]["uses"] != "features":
+    for name in found.needed.lds_rivals:
+        known = [other for other in found.validated["lds"] if other not in ("retained", "ceiling", found.reference)]
+        check_known("needed.lds_rivals of the plan", name, known, f"scores of {config.validation} beside the labels")
+        if "behind_low" not in found.validated["lds"][name]:
+            raise PlaypenError(
+                f"evidence: {config.validation} has no paired differences from '{found.reference}'; validate again"
+            )
+    if found.classified["models"][found.saved]["uses"] != "features":
         raise PlaypenError(
-            f"evidence: the best row of {config.classifier}, '{found.best}', is not of SAE features; classify with l2 or trees"
+            f"evidence: the row that {config.classifier} saved, '{found.saved}', is not of SAE features alone; classify with save left out"
         )
-    for name in config.controls:
-        check_known("controls", name, list(dict.fromkeys(found.gaps["against"])), f"controls of {config.classifier}")
+    for name in found.needed.controls:
+        check_known("needed.controls of the plan", name, found.controls, f"controls of {config.classifier}")
 
 
 def check_known(field: str, name: str, known: list[str], what: str) -> None:
@@ -160,10 +151,11 @@ def check_known(field: str, name: str, known: list[str], what: str) -> None:
         raise PlaypenError(f"evidence: {field} names '{name}', which is none of the {what}{did_you_mean(name, known)}")
 
 
-def check_together(config: Config, found: "Found", classifier: dict, validation: dict, comparison: dict) -> None:
+def check_together(config: Config, found: "Found") -> None:
     """Raise when the three artifacts speak of different predictions, classifiers or data."""
     from playpen.report_page.sources import behind
 
+    classifier = found.inputs["classifier"]
     mark = found.scores[config.subject]
     picked = found.planned["config"]["arms"][config.subject].get("scores")
     if picked != mark:
@@ -177,7 +169,25 @@ def check_together(config: Config, found: "Found", classifier: dict, validation:
             f"evidence: the scores '{config.subject}' ({predictions['directory']}) were not made by the classifier {config.classifier}; "
             "give the one that they were predicted by"
         )
-    data = {name: made["config"]["data"] for name, made in zip(KINDS, (classifier, validation, comparison), strict=True)}
+    check_labels(config, found, classifier)
+    data = {name: made["config"]["data"] for name, made in found.inputs.items()}
     if len(set(data.values())) > 1:
         told = ", ".join(f"{name} {mark}" for name, mark in data.items())
         raise PlaypenError(f"evidence: the three artifacts are of different data ({told}); make them from the same")
+
+
+def check_labels(config: Config, found: "Found", classifier: dict) -> None:
+    """Raise when the labels judged are not made as those that were learnt, or were judged on the targets that they aim at."""
+    learnt = beside(found.manifests, classifier["config"]["scores"], f"scores of {config.classifier}")
+    judged = beside(found.manifests, found.scores[found.reference], f"scores '{found.reference}' of {config.validation}")
+    here, there = ({**made["config"], "split": "", "kind": made["kind"]} for made in (learnt, judged))
+    if differ := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
+        raise PlaypenError(
+            f"evidence: {config.validation} judges other labels, '{found.reference}', than {config.classifier} learnt: {differ[0]} is "
+            f"{there.get(differ[0])} there and {here.get(differ[0])} here; attribute both splits in the same way"
+        )
+    for mark in found.banks:
+        if beside(found.manifests, mark, f"bank of {config.validation}")["config"]["targets"] == "query":
+            raise PlaypenError(
+                f"evidence: a bank of {config.validation} measured the queries, at which the labels aim; retrain with targets test"
+            )

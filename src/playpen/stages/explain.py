@@ -78,10 +78,10 @@ class Job:
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables `explained`, `contributions`, `firings`, `tokens` and `selection_features`, and `metrics.json`."""
     import pyarrow as pa
-    from tqdm import tqdm
 
     from playpen.feature_names import open_names
     from playpen.fingerprints import COLUMNS
+    from playpen.progress import tqdm
     from playpen.tables import iter_table, write_json, write_table
 
     job, names = open_job(config, out, machine), open_names(config.names, config.neuronpedia, config.sae, out)

@@ -149,10 +149,9 @@ def read_corpus(config: Config, opened: "Opened") -> "Corpus":
 
 def encode(job: Job) -> "tuple[list[Chunk], NearMisses]":
     """Pass one: run the model and the SAE over the corpus, a chunk at a time; whole chunks are kept."""
-    from tqdm import tqdm
-
     from playpen.dashboard_data.entries import encode_chunk, plan_chunks
     from playpen.dashboard_data.near_misses import NearMisses
+    from playpen.progress import tqdm
 
     opened, corpus = job.opened, job.corpus
     chunks = plan_chunks(corpus, job.work, opened.d_sae)
@@ -216,7 +215,7 @@ def batches(job: Job, study: "Study", directions: Any) -> "Batches | None":
 
 def describe(job: Job, maker: "Maker") -> "tuple[list[dict[str, Any]], np.ndarray]":
     """Pass two: write the shards; whole ones are kept. Returns the rows of the list and the places [f, 2] on the map."""
-    from tqdm import tqdm
+    from playpen.progress import tqdm
 
     places = maker.start_map(job.config.seed)
     with tqdm(total=len(job.features), desc="features: describe", unit="feature", disable=None, mininterval=1) as bar:

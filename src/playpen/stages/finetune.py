@@ -11,9 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from playpen.config import Input, PlaypenError, config
+from playpen.lora_settings import LoraSettings, num_steps, warmup_steps
 from playpen.tables import check_row_ids, read_splits, read_table, write_json
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 DISTRIBUTED = True
 
@@ -31,7 +32,7 @@ ADAPTER = ("rank", "alpha", "dropout", "target_modules", "rslora")
 
 
 @config
-class Config:
+class Config(LoraSettings):
     """Fine-tune a base model with LoRA on chats."""
 
     model: Input
@@ -44,26 +45,6 @@ class Config:
     """A selection; only the rows that it keeps are trained on."""
     init: Input | None = None
     """An earlier adapter on the same base to go on from; a new one when left out."""
-    epochs: PositiveFloat = 2.0
-    """Passes over the rows."""
-    lr: PositiveFloat = 3e-4
-    """Peak learning rate, cosine decay after warm-up."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay of AdamW."""
-    batch: PositiveInt = 16
-    """Rows in one optimiser step."""
-    rank: PositiveInt = 16
-    """Rank of a new adapter."""
-    alpha: PositiveInt = 32
-    """Scale of the adapter, divided by the rank (or by its root with rslora)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the adapter's input."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Linear layers that get an adapter, by the end of their names."""
-    rslora: bool = False
-    """Divide alpha by the root of the rank."""
     keep_moments: bool = False
     """Keep the moments of Adam (`optimizer.safetensors`, twice the size of the adapter), for `attribute --moments`."""
     val_rows: NonNegativeInt = 0
@@ -88,6 +69,9 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     metrics: dict[str, Any] = train(trainer, config, out, machine)
     if not trainer.is_world_process_zero():
         return
+    for lora in trainer.model.peft_config.values():
+        if isinstance(lora.target_modules, set):
+            lora.target_modules = sorted(lora.target_modules)  # a set is written in another order by every process
     trainer.model.save_pretrained(out / "adapter")
     tokenizer.save_pretrained(out / "adapter")
     if config.keep_moments:
@@ -136,14 +120,15 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from playpen.label_trainer import LabelTrainer
     from playpen.training import trainer_arguments
 
-    steps = max(1, round(config.epochs * len(rows) / config.batch))
+    steps = num_steps(len(rows), config)
     arguments = SFTConfig(
         **trainer_arguments(out, machine, config.batch, config.seed, steps, "finetune"),
         num_train_epochs=config.epochs,
         learning_rate=config.lr,
-        warmup_steps=max(1, round(config.warmup * steps)),
+        warmup_steps=warmup_steps(len(rows), config),
         weight_decay=config.weight_decay,
         lr_scheduler_type="cosine",
         loss_type="nll",
@@ -152,7 +137,8 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     )
     table = Dataset.from_dict({"input_ids": rows["input_ids"].tolist(), "labels": rows["labels"].tolist()})
     model, lora = trainable_model(config, machine)
-    return SFTTrainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
+    trainer = SFTTrainer if machine.torch_device().type == "cuda" else LabelTrainer
+    return trainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
 
 
 def trainable_model(config: Config, machine: "Machine") -> tuple[Any, Any]:

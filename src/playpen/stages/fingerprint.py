@@ -49,11 +49,10 @@ class Config:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables `features` and `hidden` in shards, `fingerprint.json` and `metrics.json`."""
-    from tqdm import tqdm
-
     from playpen import artifact
     from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
     from playpen.models import check_tokens, model_files
+    from playpen.progress import tqdm
     from playpen.tables import count_rows, iter_table, write_json
 
     check_tokens(config.data, config.model)

@@ -8,6 +8,7 @@ their vectors are kept in `prompts.parquet`, which stays the truth: the collecti
 """
 
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from playpen.chat_files import SAMPLE
 from playpen.config import PlaypenError, config
 from playpen.embedders import Embedder, Given, Minilm, embed_texts, given_vectors, vector_problem
 from playpen.near_questions import near_duplicates
+from playpen.progress import tqdm
 from playpen.prompt_collections import check_free, check_name, default_name, fill, write_collection
 from playpen.prompt_sources import Row, Source
 from playpen.prompt_store import Embedded, Store, open_store, placed
@@ -87,7 +89,14 @@ def make(config: Config, out: Path, machine: "Machine") -> None:
     write_collection(out, store, name, prompts, vectors)
     refused = sorted([*refused, *near.values()], key=lambda row: (row["file"], row["position"]))
     write_table(out / "refused.parquet", pa.Table.from_pylist(refused, schema=REFUSED))
+    tqdm.write(told(len(prompts), len(refused), out.name.removesuffix(".part")), sys.stderr)
     write_json(out / "metrics.json", {**measure(prompts), "refused": dict(Counter(row["reason"] for row in refused))})
+
+
+def told(kept: int, refused: int, name: str) -> str:
+    """Say in a line how many rows were kept, and where the others are listed."""
+    where = f", {refused} refused: refused.parquet in {name} says why" if refused else ""
+    return f"  {kept} of {kept + refused} prompts are kept{where}"
 
 
 def collect(config: Config) -> tuple[list[Row], list[dict[str, Any]]]:

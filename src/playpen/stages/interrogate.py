@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
 from pydantic import Field
-from tqdm import tqdm
 
 from playpen.config import Input, PlaypenError, config
 from playpen.journal import Journal
 from playpen.judges import Judge, Rules, Verdict
+from playpen.progress import tqdm
 from playpen.prompt_collections import default_name, fill, imported, write_collection
 from playpen.prompt_store import open_store
 from playpen.prompts import Prompt, digest, measure, with_id

@@ -50,9 +50,8 @@ class Config:
 
 def run(config: Config, out: Path, machine: object) -> None:
     """Write the tables `blocks` and `documents` in shards, and `metrics.json`."""
-    from tqdm import tqdm
-
     from playpen.corpus_mixing import BLOCKS
+    from playpen.progress import tqdm
 
     mixer, tokenizer_file = open_mixer(config)
     wanted = None if config.tokens is None else config.tokens // config.context
@@ -119,8 +118,13 @@ def encode_documents(tokenizer: Any, batch: list[Document]) -> Any:
 
 def prompt_documents(prompts: str, seed: int) -> Any:
     """Return what gives the prompts of a repetition, in an order of its own."""
+    from playpen.artifact import read_manifest
     from playpen.tables import read_table
 
+    if read_manifest(prompts)["kind"] == "import-prompts":
+        raise PlaypenError(
+            f"{prompts} is a collection, of import-prompts; mix its export: playpen export-prompts --prompts {prompts}"
+        )
     table = read_table(prompts, "prompts", ["row_id", "text", "question", "category"]).sort_values("row_id")
     if table.empty:
         raise PlaypenError(f"{prompts} holds no prompt")

@@ -3,8 +3,8 @@
     playpen predict --classifier runs/demo/classifier --sae runs/demo/sae --model runs/demo/base --data runs/demo/data
 
 Each row is fingerprinted and classified at once; nothing but its score is stored, and memory does not grow with the pool. The
-table `scores` holds the prediction in [0, 1], higher = more helpful: the probability of being in the top, or the expected rank,
-as the classifier was trained. Written in shards, so that a killed run goes on where it was.
+table `scores` holds the prediction in [0, 1], higher = more helpful: the probability of being in the top, the expected
+rank or the expected score, as the classifier was trained. Written in shards, so that a killed run goes on where it was.
 """
 
 import time
@@ -44,10 +44,9 @@ class Config:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the table `scores` (row_id, score) in shards, and `metrics.json`."""
-    from tqdm import tqdm
-
     from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
     from playpen.models import check_tokens
+    from playpen.progress import tqdm
     from playpen.saved_classifier import load_classifier
     from playpen.tables import count_rows, iter_table, write_json
 

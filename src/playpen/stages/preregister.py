@@ -11,7 +11,7 @@ trains what is written here and can choose nothing, so that an outcome cannot ha
 Nosek et al. 2018, "The preregistration revolution", PNAS 115, https://doi.org/10.1073/pnas.1708274114). Its manifest says when
 it was made, which is before any arm was trained.
 
-Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows and tokens of each arm).
+Writes `choices` (budget, arm, seed, row_id), `plan.md` and `metrics.json` (rows, tokens and optimiser steps of each arm).
 """
 
 from dataclasses import replace
@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 from tyro.conf import Suppress
 from tyro.constructors import PrimitiveConstructorSpec
 
 from playpen.config import Input, PlaypenError, config, did_you_mean, to_plain
+from playpen.lora_settings import LoraSettings
+from playpen.needed import Needed
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Method, TopK, draw_alike
 from playpen.stages import select
@@ -91,7 +93,7 @@ Arm = Annotated[Picked | Matched | Everything | Nothing, Field(discriminator="ki
 
 
 @config
-class Config:
+class Config(LoraSettings):
     """Say what a comparison will be."""
 
     model: Input
@@ -107,33 +109,17 @@ class Config:
     subject: str
     """The arm that is held against the others."""
     family: tuple[str, ...] = ()
-    """Arms that the claim is about: p values are adjusted over them and all budgets. Left out: every arm but the subject."""
+    """Arms that the claim is about: p values are adjusted over them and all budgets. Left out: every arm within the budget but the subject."""
     budgets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     """Tokens that an arm may train on; each is a comparison of its own."""
     seeds: PositiveInt = 10
     """Trainings of each arm and budget, and draws where chance picks. A sign-flip over n seeds never gives less than 2 / 2^n."""
+    needed: Needed = Needed()
+    """What the claims of evidence need to hold, and the level at which an arm is beaten."""
     claim: str = ""
     """What is expected, in a sentence; for the record."""
     epochs: PositiveFloat = 1.0
     """Passes over an arm's rows."""
-    lr: PositiveFloat = 3e-4
-    """Peak learning rate, cosine decay after warm-up."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay of AdamW."""
-    batch: PositiveInt = 16
-    """Rows in one optimiser step."""
-    rank: PositiveInt = 16
-    """Rank of a new adapter."""
-    alpha: PositiveInt = 32
-    """Scale of a new adapter, divided by the rank (or by its root with rslora)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the adapter's input."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Linear layers that get an adapter, by the end of their names."""
-    rslora: bool = False
-    """Divide alpha by the root of the rank."""
     seed: int = 0
     """First seed of trainings and draws; the others follow it."""
 
@@ -155,6 +141,12 @@ class Config:
             raise ValueError("budgets holds something twice")
         return self
 
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """The family, or all arms within the budget but the subject."""
+        free = (Everything, Nothing)
+        return self.family or tuple(name for name, arm in self.arms.items() if name != self.subject and not isinstance(arm, free))
+
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Choose the rows of every arm, and write them down."""
@@ -162,17 +154,27 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
 
     check_tokens(config.data, config.model)
     rows = read_splits(config.data, config.splits, ["row_id", "source", "num_tokens", "num_labels"])
+    if max(config.budgets) >= rows["num_tokens"].sum():
+        raise PlaypenError(
+            f"preregister: a budget of {max(config.budgets)} tokens takes all {rows['num_tokens'].sum()} of {' + '.join(config.splits)}, so "
+            "that every arm would be the same; lower budgets"
+        )
     chosen = choices(config, rows)
     write_table(out / "choices.parquet", chosen)
-    write_json(out / "metrics.json", {"arms": sizes(chosen, rows).to_dict("records")})
+    write_json(out / "metrics.json", {"arms": sizes(config, chosen, rows).to_dict("records")})
     (out / "plan.md").write_text(plan_text(config))
 
 
-def sizes(chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm that trains on anything, the means over its seeds."""
+def sizes(config: Config, chosen: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return budget, arm, rows, tokens and labels (answer tokens) of each arm, once each, and its optimiser steps; the means over seeds."""
+    from playpen.retraining import num_steps
+
     columns = {"rows": ("row_id", "size"), "tokens": ("num_tokens", "sum"), "labels": ("num_labels", "sum")}
     found: Any = chosen.merge(rows, on="row_id", how="left").groupby(["budget", "arm", "seed"]).agg(**columns)
-    return found.groupby(["budget", "arm"]).mean().reset_index()
+    settings: Any = config
+    found["steps"] = [num_steps(count, settings) for count in found["rows"]]
+    every = pd.MultiIndex.from_product([config.budgets, config.arms], names=["budget", "arm"])
+    return found.groupby(["budget", "arm"]).mean().reindex(every, fill_value=0.0).reset_index()
 
 
 def choices(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
@@ -223,15 +225,25 @@ def _other(config: Config, name: str, rows: pd.DataFrame, kept: dict[str, np.nda
 
 def plan_text(config: Config) -> str:
     """Return the plan in words."""
-    family = config.family or tuple(name for name in config.arms if name != config.subject)
-    claim = f"Claim: {config.claim}\n\n" if config.claim else ""
+    claim, least = (
+        f"Claim: {config.claim}\n\n" if config.claim else "",
+        2 / 2**config.seeds * len(config.tested) * len(config.budgets),
+    )
+    needed = config.needed
     return (
         f"# Comparison, as planned\n\n{claim}"
         f"- Subject: `{config.subject}`. Held against, with p values adjusted over all of them and all budgets (Holm): "
-        f"{', '.join(f'`{name}`' for name in family)}.\n"
+        f"{', '.join(f'`{name}`' for name in config.tested)}.\n"
         f"- Arms: {', '.join(f'`{name}`' for name in config.arms)}; budgets: {', '.join(map(str, config.budgets))} tokens.\n"
         f"- {config.seeds} seeds, from {config.seed}; each arm is trained once a seed and budget, all from the same model, "
         f"{config.epochs:g} epochs at a learning rate of {config.lr:g}.\n"
-        "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the larger of "
-        "two sign-flip p values, over seeds and over rows. Interval: 95 %, over both.\n"
+        "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the largest of "
+        "three p values: sign-flips over seeds and over rows, and Student's t over both. Interval: 95 %, over both.\n"
+        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}. Beaten is what has an adjusted p below {needed.level:g}.\n"
+        f"- Evidence needs, beside that: LDS of the labels at least {needed.lds:g} and surely above {_listed(needed.lds_rivals)}; retained LDS at "
+        f"least {needed.retained:g}; AUROC at least {needed.auroc:g} and surely above {_listed(needed.controls)}, overall and within a source.\n"
     )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing else"

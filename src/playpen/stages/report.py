@@ -5,7 +5,7 @@
 
 Did training on the subject's choice of rows lower the held-out target loss, by how much, and how sure is that? The
 answer is one sentence that is computed, and says first if the subject did not win. Differences are paired by seed and
-item (`playpen.paired`: crossed bootstrap of Owen 2007, section 3, with t quantiles). Writes `index.html`, `figures/*.png`,
+item (`playpen.paired`: seeds and items as two random factors, with t quantiles). Writes `index.html`, `figures/*.png`,
 `report.md`, `summary.txt` and `metrics.json` with every number shown. Nothing is loaded from a network, then or later.
 """
 
@@ -14,7 +14,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
 from tyro.constructors import PrimitiveConstructorSpec
 
 from playpen.config import Input, PlaypenError, config, did_you_mean
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from playpen.report_page.layout import Page, Section
     from playpen.report_page.sections import Findings
 
-VERSION = 2
+VERSION = 3
 ON_THE_COMMAND_LINE = PrimitiveConstructorSpec(
     nargs=1,
     metavar="MODEL,MODEL...",
@@ -67,9 +66,7 @@ class Config:
     costs: tuple[Input, ...] = ()
     """Further artifacts for the cost table; the inputs above and all that they were made from are in it anyway."""
     seed: int = 0
-    """Seed of bootstrap draws and of the points that large scatter plots show."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
-    """Bootstrap draws of an interval; more steady its last digit and take longer."""
+    """Seed of drawn sign flips and of the points that large scatter plots show."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
@@ -127,12 +124,11 @@ def find(config: Config) -> "Findings":
         subject=config.subject,
         references=config.reference_models,
         measures=found,
-        differences=statistics.differences(arms, config.subject, found, config.seed, config.bootstrap),
+        differences=statistics.differences(arms, config.subject, found, config.seed),
         selections={arm: selections[arm] for arm in arms if arm in selections},
         pool=pool,
         truth=read_truth(config.data),
         seed=config.seed,
-        bootstrap=config.bootstrap,
     )
 
 

@@ -23,25 +23,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from tyro.conf import Suppress
 
 from playpen.banks import Design, top_rows, write_bank
 from playpen.config import Input, PlaypenError, config
-from playpen.tables import check_row_ids, join, read_table, write_json
+from playpen.lora_settings import SETTINGS, LoraSettings
+from playpen.scored_rows import read_scores
+from playpen.tables import check_row_ids, read_table, write_json
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
     from playpen.retraining import Job, Task
 
-VERSION = 1
+VERSION = 2
 RESUMABLE = True
 CONTROLS = ("random", "length")
 """Names that stand for the controls, which no scores may have."""
-TRAINING = (
-    *("model", "data", "init", "epochs", "lr", "warmup", "weight_decay", "batch"),
-    *("rank", "alpha", "dropout", "target_modules", "rslora"),
-)
+TRAINING = ("model", "data", "init", *SETTINGS)
 """Fields that are `finetune`'s."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -111,7 +110,7 @@ class Drop:
 
     def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> list[Design]:
         """Return all rows, then for each share the top removals and the random ones."""
-        known = {name: scores_of(rows, path, f"drop.scores.{name}") for name, path in self.scores.items()}
+        known = {name: read_scores(path, rows, f"drop.scores.{name}") for name, path in self.scores.items()}
         known["length"] = rows["num_labels"].to_numpy(float)
         ids, found = rows["row_id"].to_numpy(str), [_all(len(rows))]
         for share in self.shares:
@@ -139,18 +138,8 @@ def _some_of(rows: int, share: float, field: str) -> int:
     return size
 
 
-def scores_of(rows: pd.DataFrame, path: str, where: str) -> np.ndarray:
-    """Return the scores of an artifact in the order of `rows`, float64 [n]; each row must have one that is finite."""
-    scores = read_table(path, "scores", ["row_id", "score"])
-    found = join(rows[["row_id"]], scores, f"{where}: these rows and the scores {path}")["score"].to_numpy(float)
-    if not np.isfinite(found).all():
-        bad = rows["row_id"][~np.isfinite(found)]
-        raise PlaypenError(f"{where}: {len(bad)} scores of {path} are not finite, the first is that of row_id {bad.iloc[0]}")
-    return found
-
-
 @config
-class Config:
+class Config(LoraSettings):
     """Train on many subsets of the rows, all from the same start."""
 
     model: Input
@@ -171,35 +160,14 @@ class Config:
     """Which subsets."""
     seeds: PositiveInt = 2
     """Trainings of each subset, whose losses are averaged; two are the fewest that tell the noise of training."""
-    epochs: PositiveFloat = 2.0
-    """Passes over the rows."""
-    lr: PositiveFloat = 3e-4
-    """Peak learning rate, cosine decay after warm-up."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps in which the learning rate rises."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay of AdamW."""
-    batch: PositiveInt = 16
-    """Rows in one optimiser step."""
-    rank: PositiveInt = 16
-    """Rank of a new adapter."""
-    alpha: PositiveInt = 32
-    """Scale of the adapter, divided by the rank (or by its root with rslora)."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the adapter's input; 0 is faster."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    """Linear layers that get an adapter, by the end of their names."""
-    rslora: bool = False
-    """Divide alpha by the root of the rank."""
     seed: int = 0
     """Seed of what is drawn; trainings are seeded by it and the numbers after it."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables of the bank and its numbers; every finished training is kept under `work/` until all are."""
-    from tqdm import tqdm
-
     from playpen.models import check_tokens
+    from playpen.progress import tqdm
     from playpen.retraining import spent, train_all
 
     check_tokens(config.data, config.model)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from playpen.token_rows import TokenRows
     from playpen.trackers import Tracker
 
-VERSION = 4
+VERSION = 5
 RESUMABLE = True
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
 
@@ -252,9 +252,8 @@ def train(
     machine: "Machine",
 ) -> None:
     """Train to the end, from the checkpoint if there is one."""
-    from tqdm import tqdm
-
     from playpen.learners import copy_history, evaluate, load_checkpoint, save_checkpoint, start, take_step
+    from playpen.progress import tqdm
 
     lead, steps, every = learners[0], config.tokens // config.batch_tokens, max(1, config.tokens // config.batch_tokens // 200)
     marks = {round(steps * (i + 1) / (config.evaluations + 1)) for i in range(config.evaluations)} - {0, steps}

@@ -8,7 +8,8 @@ Any number of scorers is judged by the same bank of retrainings (`retrain`), wit
 
 - LDS, the linear datamodeling score: Spearman over subsets of the summed scores of the rows trained on against minus the
   target loss (Park et al. 2023, arXiv 2303.14186, section 2), of a `keep-half` or `leave-out` bank.
-- Retained LDS: that of each scorer over that of `reference`, such as predictions over the labels they were learnt from.
+- Retained LDS: that of each scorer over that of `reference`, such as predictions over the labels they were learnt from; and how
+  far each is behind it, paired.
 - Ceiling: the LDS that one half of the bank's seeds has of the other half.
 - QLD, of a `drop` bank: the target loss without the top rows minus that without random ones.
 - With `truth`, on a world: recall and AUPRC of the helpful rows, and the detection AUROC of each kind of fault.
@@ -31,7 +32,7 @@ from playpen.tables import check_row_ids, join, read_table, read_truth, write_js
 if TYPE_CHECKING:
     from playpen.machine import Machine
 
-VERSION = 1
+VERSION = 2
 RESERVED = ("random", "length", "ceiling", "retained")
 """Names that the tables use themselves."""
 
@@ -99,9 +100,9 @@ def read_rows(config: Config) -> pd.DataFrame:
 
 def read_scores(config: Config, rows: pd.DataFrame) -> pd.DataFrame:
     """Return one float64 column a scorer in the order of `rows`, the controls last."""
-    from playpen.stages.retrain import scores_of
+    from playpen import scored_rows
 
-    found = {name: scores_of(rows, path, f"validate: scores.{name}") for name, path in config.scores.items()}
+    found = {name: scored_rows.read_scores(path, rows, f"validate: scores.{name}") for name, path in config.scores.items()}
     controls = {"random": np.random.default_rng([config.seed, 0]).random(len(rows)), "length": rows["num_labels"].to_numpy(float)}
     return pd.DataFrame({**found, **controls})
 
