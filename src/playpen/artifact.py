@@ -135,12 +135,18 @@ def provenance(started: float, machine: Any, command: str, peak: int | None = No
         "command": command,
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "host": {"system": platform.platform(), "cores": os.cpu_count()},
+        "host": {"system": platform.platform(), "cores": os.cpu_count(), "gpu": _gpu()},
         "machine": machine,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
         "peak_memory": peak,
     }
+
+
+def _gpu() -> str | None:
+    """Return the name of the GPU in use; None when this process has touched none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_initialized() else None
 
 
 def _version(package: str) -> str | None:
