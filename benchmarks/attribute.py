@@ -109,9 +109,9 @@ def theirs(work: Work, out: Path) -> None:
             loss_reduction=work.config.loss_reduction,
         )
 
-    cosines = {"unit_normalize": work.config.unit_normalize}
-    Build(index("query"), PreprocessConfig(**cosines, aggregation="mean")).execute()
-    Score(ScoreConfig(query_path=str(out / "query")), index("pool"), PreprocessConfig(**cosines)).execute()
+    cosines = work.config.unit_normalize
+    Build(index("query"), PreprocessConfig(unit_normalize=cosines, aggregation="mean")).execute()
+    Score(ScoreConfig(query_path=str(out / "query")), index("pool"), PreprocessConfig(unit_normalize=cosines)).execute()
 
 
 @contextmanager
@@ -135,11 +135,11 @@ def floor(work: Work, base: Any) -> Seconds:
 def agreement(ours: Path, theirs: Path) -> tuple[float, float]:
     """Return the rank correlation of both scores and their largest difference, in standard deviations of ours."""
     from bergson.data import load_scores
-    from scipy.stats import spearmanr
 
     mine = read_table(ours, "scores")["score"].to_numpy(np.float64)
     other = np.asarray(load_scores(theirs / "pool")[:], np.float64)[:, 0]
-    return float(spearmanr(mine, other).statistic), float(np.abs(mine - other).max() / mine.std())
+    rank = pd.Series(mine).corr(pd.Series(other), method="spearman")
+    return float(rank), float(np.abs(mine - other).max() / mine.std())
 
 
 def main() -> None:

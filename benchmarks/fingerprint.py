@@ -13,7 +13,7 @@ has; everything is open before a clock starts. The model must be a Gemma 3 and t
 - ours: the stage's work, from the rows' file to the tables on disk.
 - naive: a row at a time through SAELens' HookedSAETransformer: run_with_cache of the hook alone, `encode`, the means, maxima and
   fractions, the k strongest. Nothing is written, and no statistics are made.
-- naive, stopped: the same with TransformerLens' stop_at_layer, which few know, so that what is behind the hook is not computed.
+- naive, stopped: the same with TransformerLens' stop_at_layer, so that what is behind the hook is not computed.
 
 Seconds are the clock's and, in brackets, the processor's: on a machine that others use too the latter are the fairer measure;
 give OMP_NUM_THREADS=1 then. A line tells how far the two ways' mean strengths are apart. The last line is the median of our speed
@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from side_by_side import Seconds, in_turns, least_seconds, print_table, ratio
@@ -64,11 +63,9 @@ class Work:
 def write_rows(call: argparse.Namespace, out: Path) -> Path:
     """Write the first rows of the split, of one source if asked for, as a data artifact of their own."""
     data = artifact.find_artifact(call.data)
-    table = pq.read_table(table_files(data, call.split))
-    if call.source:
-        table = table.filter(pc.equal(table["source"], call.source))
+    table = pq.read_table(table_files(data, call.split), filters=[("source", "==", call.source)] if call.source else None)
     if not table.num_rows:
-        raise SystemExit(f"{data} has no row of source '{call.source}' in {call.split}")
+        raise SystemExit(f"{data} has no row of that source in {call.split}: '{call.source}'")
     write_table(out / f"{call.split}.parquet", table.slice(0, call.rows))
     write_json(out / "metrics.json", {"tokenizer": read_metrics(data)["tokenizer"]})
     return out
@@ -76,8 +73,8 @@ def write_rows(call: argparse.Namespace, out: Path) -> Path:
 
 def open_work(call: argparse.Namespace, folder: Path) -> Work:
     """Open the model, the SAE and the rows."""
-    paths = {name: str(artifact.find_artifact(getattr(call, name))) for name in ("sae", "model")}
-    config = fingerprint.Config(**paths, data=str(write_rows(call, folder / "rows")), split=call.split)
+    sae, model = (str(artifact.find_artifact(path)) for path in (call.sae, call.model))
+    config = fingerprint.Config(sae=sae, model=model, data=str(write_rows(call, folder / "rows")), split=call.split)
     opened = open_fingerprinter(config.sae, config.model, config.tokens, config.k, Machine())
     rows, _, counted = pooled_rows(opened, pq.read_table(table_files(Path(config.data), config.split), columns=COLUMNS))
     return Work(opened, config, rows, counted, list(make_batches(rows, counted, opened.machine.forward_tokens)))
@@ -87,7 +84,7 @@ def hooked(base: Any, longest: int) -> Any:
     """Return SAELens' HookedSAETransformer with the weights of a Gemma 3, as they are."""
     from sae_lens import HookedSAETransformer
     from transformer_lens.config import HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions import convert_gemma_weights
+    from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_weights
 
     c = base.config
     if c.model_type != "gemma3_text":

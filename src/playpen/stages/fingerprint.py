@@ -91,8 +91,8 @@ def make_shards(fingerprinter: Any, config: Config, out: Path) -> dict[str, int]
     from playpen.progress import tqdm
     from playpen.tables import count_rows, iter_table
 
-    counts, total = dict.fromkeys(("rows", "tokens", "pooled_tokens"), 0), count_rows(config.data, config.split)
-    bar = tqdm(total=total, desc="fingerprint", unit="row", disable=None, mininterval=1)
+    counts: dict[str, int] = dict.fromkeys(("rows", "tokens", "pooled_tokens"), 0)
+    bar = tqdm(total=count_rows(config.data, config.split), desc="fingerprint", unit="row", disable=None, mininterval=1)
     with bar as progress, ThreadPoolExecutor(max_workers=1) as writer:
         writing: Future[None] | None = None
         for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
