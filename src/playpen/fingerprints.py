@@ -82,9 +82,7 @@ def fingerprint_rows(fingerprinter: Fingerprinter, table: pa.Table, hidden: bool
     With `hidden` there is `VECTOR` as well: the mean over the pooled tokens of the activations that the SAE reads, 0 where no
     token is pooled; [d_in] a row, or [2 d_in] when prompt and answer are kept apart (`both`), the prompt's first.
     """
-    rows, labels = _ragged(table["input_ids"]), _ragged(table["labels"])
-    answers = [row != IGNORE for row in labels]
-    counted = _pooled(rows, answers, fingerprinter)
+    rows, answers, counted = pooled_rows(fingerprinter, table)
     parts, order = [], []
     f, schema = fingerprinter, SCHEMA.append(VECTOR) if hidden else SCHEMA
     for batch, values in iter_activations(f.model, f.hook, rows, counted, f.machine):
@@ -104,8 +102,13 @@ def _ragged(column: pa.ChunkedArray) -> list[np.ndarray]:
     return np.split(lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy()))[:-1]
 
 
+def pooled_rows(fingerprinter: Fingerprinter, table: pa.Table) -> tuple[Rows, Rows, Rows]:
+    """Return of rows with `COLUMNS` the token ids and the masks of the answers and of the tokens whose features count."""
+    rows, answers = _ragged(table["input_ids"]), [row != IGNORE for row in _ragged(table["labels"])]
+    return rows, answers, _pooled(rows, answers, fingerprinter)
+
+
 def _pooled(rows: Rows, answers: Rows, fingerprinter: Fingerprinter) -> list[np.ndarray]:
-    """Return the mask of the tokens whose features count."""
     real = not_bos(rows, fingerprinter.bos)
     if fingerprinter.tokens == "answer":
         return [a & b for a, b in zip(real, answers, strict=True)]
@@ -116,8 +119,7 @@ def _pooled(rows: Rows, answers: Rows, fingerprinter: Fingerprinter) -> list[np.
 
 def pooled_tokens(fingerprinter: Fingerprinter, table: pa.Table) -> int:
     """Return how many tokens of rows with `COLUMNS` the SAE reads."""
-    rows, answers = _ragged(table["input_ids"]), [row != IGNORE for row in _ragged(table["labels"])]
-    return sum(int(mask.sum()) for mask in _pooled(rows, answers, fingerprinter))
+    return sum(int(mask.sum()) for mask in pooled_rows(fingerprinter, table)[2])
 
 
 def token_strengths(fingerprinter: Fingerprinter, table: pa.Table) -> pd.DataFrame:
@@ -125,9 +127,8 @@ def token_strengths(fingerprinter: Fingerprinter, table: pa.Table) -> pd.DataFra
 
     A feature's strengths of a row, divided by its pooled tokens, sum to the mean that `fingerprint_rows` gives of the same table.
     """
-    f, rows, labels = fingerprinter, _ragged(table["input_ids"]), _ragged(table["labels"])
-    answers, names = [row != IGNORE for row in labels], table["row_id"].to_numpy()
-    counted = _pooled(rows, answers, f)
+    f, names = fingerprinter, table["row_id"].to_numpy()
+    rows, answers, counted = pooled_rows(f, table)
     parts = [(names[:0], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for batch, values in iter_activations(f.model, f.hook, rows, counted, f.machine):
         token, feature, strength = (part.cpu().numpy() for part in encode_sparse(f.sae, values))

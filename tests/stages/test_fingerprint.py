@@ -162,6 +162,14 @@ def test_the_stage_writes_whole_shards_and_skips_those_it_finds(home, tmp_path, 
     assert read_metrics(tmp_path / "whole")["rows"] == 12
 
 
+def test_a_shard_that_cannot_be_written_ends_the_work(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "SHARD_ROWS", 5)
+    (tmp_path / "features").write_text("in the way of the directory")
+    with pytest.raises(FileExistsError):
+        run(home, tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_hidden_states_are_a_table_beside_the_features_that_can_be_left_out(home, tmp_path):
     run(home, tmp_path / "with")
     run(home, tmp_path / "without", hidden=False)

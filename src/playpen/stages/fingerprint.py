@@ -10,6 +10,7 @@ Written in shards, so that a killed run goes on where it was.
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,22 +51,14 @@ class Config:
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the tables `features` and `hidden` in shards, `fingerprint.json` and `metrics.json`."""
     from playpen import artifact
-    from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
+    from playpen.fingerprints import open_fingerprinter
     from playpen.models import check_tokens, model_files
-    from playpen.progress import tqdm
-    from playpen.tables import count_rows, iter_table, write_json
+    from playpen.tables import write_json
 
     check_tokens(config.data, config.model)
-    total = count_rows(config.data, config.split)
     fingerprinter = open_fingerprinter(config.sae, config.model, config.tokens, config.k, machine)
-    made, pooled, rows, started = 0, 0, 0, time.monotonic()
-    with tqdm(total=total, desc="fingerprint", unit="row", disable=None, mininterval=1) as progress:
-        for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
-            if make_shard(fingerprinter, table, out, f"shard-{i:05d}.parquet", config.hidden):
-                made += sum(len(ids) for ids in table["input_ids"])
-                pooled += pooled_tokens(fingerprinter, table)
-            rows += table.num_rows
-            progress.update(table.num_rows)
+    started = time.monotonic()
+    counts = make_shards(fingerprinter, config, out)
     seconds = time.monotonic() - started
     write_json(
         out / "fingerprint.json",
@@ -82,25 +75,47 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     write_json(
         out / "metrics.json",
         {
-            "rows": rows,
-            "tokens": made,
-            "pooled_tokens": pooled,
+            **counts,
             "seconds": round(seconds, 2),
-            "tokens_per_second": round(made / max(seconds, 1e-9)),
+            "tokens_per_second": round(counts["tokens"] / max(seconds, 1e-9)),
         },
     )
 
 
-def make_shard(fingerprinter: Any, table: "pa.Table", out: Path, name: str, hidden: bool) -> bool:
-    """Write one shard of each table, unless it is there already; return whether it was made now."""
-    from playpen.fingerprints import fingerprint_rows
+def make_shards(fingerprinter: Any, config: Config, out: Path) -> dict[str, int]:
+    """Write the shards that are not there; return `rows` of all and, of those made now, `tokens` and `pooled_tokens`.
+
+    A thread writes each shard while the next one is made.
+    """
+    from playpen.fingerprints import COLUMNS, fingerprint_rows, pooled_tokens
+    from playpen.progress import tqdm
+    from playpen.tables import count_rows, iter_table
+
+    counts: dict[str, int] = dict.fromkeys(("rows", "tokens", "pooled_tokens"), 0)
+    bar = tqdm(total=count_rows(config.data, config.split), desc="fingerprint", unit="row", disable=None, mininterval=1)
+    with bar as progress, ThreadPoolExecutor(max_workers=1) as writer:
+        writing: Future[None] | None = None
+        for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
+            name = f"shard-{i:05d}.parquet"
+            if not (out / "features" / name).exists():
+                made = fingerprint_rows(fingerprinter, table, config.hidden)
+                counts["tokens"] += len(table["input_ids"].combine_chunks().flatten())
+                counts["pooled_tokens"] += pooled_tokens(fingerprinter, table)
+                if writing is not None:
+                    writing.result()  # one shard waits at most, and a full disk ends the work
+                writing = writer.submit(write_shard, made, out, name)
+            counts["rows"] += table.num_rows
+            progress.update(table.num_rows)
+        if writing is not None:
+            writing.result()
+    return counts
+
+
+def write_shard(made: "pa.Table", out: Path, name: str) -> None:
+    """Write one shard of each table."""
     from playpen.tables import write_table
 
-    if (out / "features" / name).exists():
-        return False
-    made = fingerprint_rows(fingerprinter, table, hidden)
-    if hidden:
+    if "vector" in made.column_names:
         write_table(out / "hidden" / name, made.select(["row_id", "vector"]))
         made = made.drop_columns("vector")
     write_table(out / "features" / name, made)  # last: it is what tells that the shard is whole
-    return True
