@@ -1,8 +1,9 @@
-"""Peak resident memory of this process, counted anew from where it is asked to."""
+"""Peak resident memory of a process, this one or another; its own can be counted anew from where it is asked to."""
 
 from pathlib import Path
+from typing import Literal
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """What makes Linux count the peak anew (proc_pid_clear_refs(5))."""
 
@@ -16,10 +17,10 @@ def start_peak() -> bool:
     return True
 
 
-def peak() -> int | None:
-    """Return the most bytes held since `start_peak`, or since the process began; None where the system does not tell."""
+def peak(process: int | Literal["self"] = "self") -> int | None:
+    """Return the most bytes held since `start_peak`, or since the process began; None where the system does not tell, or it has ended."""
     try:
-        lines = STATUS.read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return None
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
