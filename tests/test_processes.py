@@ -1,0 +1,138 @@
+"""Two processes make what one makes; a mistake is one line whoever of them meets it, and none outlives the run that started it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from playpen import processes
+from playpen.config import PlaypenError
+from playpen.tables import read_metrics, read_table, write_json
+
+HERE = Path(__file__).parent
+CPU = {"device": "cpu"}
+TUNED = "adapter/adapter_model.safetensors"
+
+
+def finetune_calls(home):
+    """21 rows in batches of 4, so that the last batch has one row, for two processes."""
+    shared = {"model": str(home / "base"), "data": str(home / "data"), "batch": 4, "epochs": 2, "lr": 1e-2, "rank": 4}
+    plain = {"kind": "finetune", "config": {**shared, "dropout": 0.0}, "machine": CPU, "imports": ["playpen.label_trainer"]}
+    dropping = {**plain, "config": {**shared, "dropout": 0.2}, "machine": {**CPU, "train_rows": 1}}
+    stopped = {**dropping, "dies_at": ["playpen.training.SaveByClock", "on_step_end", 9]}  # of 12, in the second epoch
+    return {"tuned": plain, "dropping": dropping, "stopped": stopped}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a folder with what one process made, `one`, and what two made, `two`."""
+    home = tmp_path_factory.mktemp("processes")
+    tiny.tiny_base(home / "base")
+    tiny.tiny_data(home / "data", home / "base", {"train": 21})
+    write_json(home / "calls.json", finetune_calls(home))
+    command = [sys.executable, str(HERE / "two_processes.py"), str(home / "calls.json"), str(home)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return home
+
+
+def files(folder):
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_near(one, two, rtol, atol):
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.slow
+def test_two_processes_finetune_as_one_does(made):
+    one, two = made / "one" / "tuned", made / "two" / "tuned"
+    assert_near(load_file(one / TUNED), load_file(two / TUNED), 0, 1e-4)
+    for name in ("step", "epoch", "loss", "learning_rate", "grad_norm"):
+        assert read_table(two, "history")[name].tolist() == pytest.approx(read_table(one, "history")[name].tolist(), rel=1e-4)
+    assert files(one) == files(two)
+    same = [{name: value for name, value in read_metrics(each).items() if name != "train_seconds"} for each in (one, two)]
+    assert same[1] == pytest.approx(same[0], rel=1e-4)
+    assert same[1]["steps"] == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["one", "two"])
+def test_a_finetuning_stopped_in_its_second_epoch_goes_on_in_that_epochs_order(made, number):
+    """With dropout, so that the random numbers of every process have to be those that they would have been."""
+    whole, stopped = (load_file(made / number / name / TUNED) for name in ("dropping", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    assert any(not torch.equal(whole[name], value) for name, value in load_file(made / number / "tuned" / TUNED).items())
+
+
+def test_every_row_is_trained_on_once_an_epoch_and_every_process_takes_as_many_micro_batches(monkeypatch):
+    from playpen.shared_batches import NOBODY, Shares
+
+    found = []
+    for rank in range(3):
+        monkeypatch.setattr(processes, "count", lambda: 3)
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares = Shares(list(range(31)), 31, 12, 2)  # type: ignore[arg-type]
+        found.append(list(shares))
+        assert len(found[-1]) == len(shares) == 2 + 2 + 2  # of 12, 12 and 7 rows
+    assert sorted(row for mine in found for micro in mine for row in micro if row != NOBODY) == list(range(31))
+    assert {row for mine in found for micro in mine[:2] for row in micro} == set(range(12)), "a step takes one batch"
+
+
+def test_a_mistake_that_the_processes_meet_is_one_line_of_the_caller(tmp_path, capfd):
+    call = tmp_path / "x.call.json"
+    write_json(call, {"kind": "finetune", "config": {"modle": "x"}, "out": str(tmp_path), "machine": {"processes": 2}})
+    with pytest.raises(PlaypenError, match="unknown field 'modle'; did you mean model"):
+        processes.torchrun("finetune", call, 2)
+    assert "Traceback" not in capfd.readouterr().err
+    assert files(tmp_path) == {"x.call.json"}
+
+
+CHILD = """
+import sys, time
+from playpen import processes
+processes.end_with(int(sys.argv[1]))
+print("started", flush=True)
+time.sleep(20)
+print("outlived it")
+"""
+PARENT = "import os, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
+
+
+def test_no_process_outlives_the_run_that_started_it():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    assert parent.stdout.readline() == "started\n"
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert parent.stdout.read() == ""  # until the child, which holds the other end, has ended
+
+
+@pytest.mark.slow
+def test_torchrun_seals_what_one_process_seals_under_the_same_name(tmp_path, capfd):
+    from playpen import cli
+
+    home = tmp_path
+    tiny.tiny_base(home / "base")
+    tiny.tiny_data(home / "data", home / "base", {"train": 8})
+    flags = ["--model", str(home / "base"), "--data", str(home / "data"), "--epochs", "1", "--rank", "4", "--dropout", "0"]
+    for number in (1, 2):
+        place = ["--root", str(home / str(number)), "--machine.device", "cpu", "--machine.processes", str(number)]
+        cli.main(["finetune", *flags, "--batch", "4", *place])
+    (one,), (two,) = (list((home / number).glob("finetune-*")) for number in "12")
+    assert one.name == two.name
+    assert_near(load_file(one / TUNED), load_file(two / TUNED), 0, 1e-4)
+    assert json.loads((two / "manifest.json").read_text())["provenance"]["machine"]["processes"] == 2
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", *flags, "--batch", "3", "--root", str(home), "--machine.device", "cpu", "--machine.processes", "2"])
+    said = capfd.readouterr().err
+    assert "playpen: a batch of 3 rows cannot be shared evenly by 2 processes; change one of them" in said
+    assert "Traceback" not in said
