@@ -18,6 +18,8 @@ from playpen.tables import read_metrics, read_table, write_json
 
 HERE = Path(__file__).parent
 CPU = {"device": "cpu"}
+SORTS = ("topk", "batchtopk", "matryoshka", "jumprelu")
+SAE = "sae/sae_weights.safetensors"
 TUNED = "adapter/adapter_model.safetensors"
 
 
@@ -30,13 +32,27 @@ def finetune_calls(home):
     return {"tuned": plain, "dropping": dropping, "stopped": stopped}
 
 
+def sae_calls(home):
+    """Each sort of SAE; some features of the first are dead, so that the auxiliary loss acts."""
+    small = {"d_sae": 256, "k": 8, "tokens": 30 * 256, "batch_tokens": 256, "lr": 3e-3, "heldout_tokens": 400, "ce_tokens": 200}
+    shared = {"model": str(home / "base"), "data": str(home / "data"), "hook": "model.layers.0.output", "splits": ["train"]}
+    more = {"machine": CPU, "imports": ["playpen.learners"]}
+    plain = {
+        "kind": "train-sae",
+        "config": {**shared, **small, "buffer_tokens": 600, "evaluations": 1, "dead_tokens": 1024},
+        **more,
+    }
+    found = {sort: {**plain, "config": {**plain["config"], "architecture": sort}} for sort in SORTS}
+    return {**found, "stopped_sae": {**plain, "dies_at": ["playpen.sae_training.Trainer", "step", 21]}}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Return a folder with what one process made, `one`, and what two made, `two`."""
     home = tmp_path_factory.mktemp("processes")
     tiny.tiny_base(home / "base")
     tiny.tiny_data(home / "data", home / "base", {"train": 21})
-    write_json(home / "calls.json", finetune_calls(home))
+    write_json(home / "calls.json", {**finetune_calls(home), **sae_calls(home)})
     command = [sys.executable, str(HERE / "two_processes.py"), str(home / "calls.json"), str(home)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return home
@@ -71,6 +87,34 @@ def test_a_finetuning_stopped_in_its_second_epoch_goes_on_in_that_epochs_order(m
     whole, stopped = (load_file(made / number / name / TUNED) for name in ("dropping", "stopped"))
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
     assert any(not torch.equal(whole[name], value) for name, value in load_file(made / number / "tuned" / TUNED).items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sort", SORTS)
+def test_two_processes_train_a_sae_as_one_does(made, sort):
+    one, two = made / "one" / sort, made / "two" / sort
+    assert files(one) == files(two)
+    histories = [read_table(each, "history") for each in (one, two)]
+    assert histories[0]["dead_fraction"].max() > 0
+    assert sort == "jumprelu" or histories[0]["aux_loss"].max() > 0
+    for name in ("loss", "l0", "explained_variance", "aux_loss", "dead_fraction"):
+        assert histories[1][name].tolist() == pytest.approx(histories[0][name].tolist(), rel=1e-4, abs=1e-4), name
+    for name in ("step", "tokens", "lr"):
+        assert histories[1][name].tolist() == histories[0][name].tolist()
+    assert_near(load_file(one / SAE), load_file(two / SAE), 0, 1e-4)
+    numbers = [read_metrics(each) for each in (one, two)]
+    assert numbers[0]["sources"] == numbers[1]["sources"]
+    for name in ("explained_variance", "l0", "ce_sae", "scale"):
+        assert numbers[1][name] == pytest.approx(numbers[0][name], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["one", "two"])
+def test_a_stopped_sae_ends_like_one_that_was_not(made, number):
+    one, two = made / number / "topk", made / number / "stopped_sae"
+    assert files(one) == files(two)
+    for name in (SAE, "history.parquet", "evaluation.parquet"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_every_row_is_trained_on_once_an_epoch_and_every_process_takes_as_many_micro_batches(monkeypatch):
