@@ -46,13 +46,31 @@ def sae_calls(home):
     return {**found, "stopped_sae": {**plain, "dies_at": ["playpen.sae_training.Trainer", "step", 21]}}
 
 
+def evaluate_call(home):
+    models = {"base": str(home / "base"), "tuned": str(home / "adapter")}
+    return {
+        "kind": "evaluate",
+        "config": {"models": models, "data": str(home / "data")},
+        "machine": CPU,
+        "imports": ["playpen.benchmarks"],
+    }
+
+
+def write_task(data):
+    (data / "tasks").mkdir()
+    places = list(tiny.THINGS)
+    items = [{"prompt": f"{i}: where?", "choices": [places[i], f"the {places[i - 1]}"], "answer": i % 2} for i in range(7)]
+    (data / "tasks" / "where.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Return a folder with what one process made, `one`, and what two made, `two`."""
     home = tmp_path_factory.mktemp("processes")
     tiny.tiny_base(home / "base")
-    tiny.tiny_data(home / "data", home / "base", {"train": 21})
-    write_json(home / "calls.json", {**finetune_calls(home), **sae_calls(home)})
+    tiny.tiny_adapter(home / "adapter", home / "base")
+    write_task(tiny.tiny_data(home / "data", home / "base", {"train": 21, "test": 9}))
+    write_json(home / "calls.json", {**finetune_calls(home), **sae_calls(home), "measured": evaluate_call(home)})
     command = [sys.executable, str(HERE / "two_processes.py"), str(home / "calls.json"), str(home)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return home
@@ -115,6 +133,18 @@ def test_a_stopped_sae_ends_like_one_that_was_not(made, number):
     assert files(one) == files(two)
     for name in (SAE, "history.parquet", "evaluation.parquet"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(made):
+    one, two = made / "one" / "measured", made / "two" / "measured"
+    assert files(one) == files(two) == {"losses.parquet", "items.parquet", "metrics.json"}
+    for table, close in (("losses", ["loss", "loss_with_end"]), ("items", ["margin"])):
+        left, right = read_table(one, table), read_table(two, table)
+        assert left.drop(columns=close).equals(right.drop(columns=close))
+        for name in close:
+            assert right[name].tolist() == pytest.approx(left[name].tolist(), abs=1e-4)
+    assert read_metrics(one)["tokens"] == read_metrics(two)["tokens"]
 
 
 def test_every_row_is_trained_on_once_an_epoch_and_every_process_takes_as_many_micro_batches(monkeypatch):
