@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from playpen import processes
 from playpen.activations import Hook, Rows, activations_of
 from playpen.machine import Machine
 from playpen.progress import tqdm
@@ -46,11 +47,22 @@ class RowStream:
         parts = [] if self.rest is None else [self.rest]
         if chosen:
             np.add.at(self.taken, chosen, 1)
-            picked = [self.rows[i] for i in chosen], [self.counted[i] for i in chosen]
-            parts.append(activations_of(self.model, self.hook, *picked, self.machine))
+            parts.append(self._activations(chosen))
         found = torch.cat(parts)
         self.rest = found[n:].clone()
         return found[:n]
+
+    def _activations(self, chosen: list[int]) -> Tensor:
+        """Return the activations of rows, in their order: every process makes those of its share, and gets them all."""
+        count = processes.count() if len(chosen) >= processes.count() else 1  # too few to share are made by each
+        mine = chosen[processes.rank() :: count] if count > 1 else chosen
+        picked = [self.rows[i] for i in mine], [self.counted[i] for i in mine]
+        found = activations_of(self.model, self.hook, *picked, self.machine)
+        if count == 1:
+            return found
+        parts = processes.joined_rows(found, [int(self.sizes[chosen[r::count]].sum()) for r in range(count)])
+        cut = [part.split(self.sizes[chosen[r::count]].tolist()) for r, part in enumerate(parts)]
+        return torch.cat([cut[i % count][i // count] for i in range(len(chosen))])
 
     def state(self) -> dict[str, Any]:
         """Return where the stream is."""

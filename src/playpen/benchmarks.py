@@ -24,6 +24,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from playpen import processes
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError, did_you_mean
 from playpen.losses import row_losses
@@ -79,7 +80,10 @@ class ChoiceModel(Hugging):
             rows.append((context + answer)[-self.max_length :])
             labels.append(([IGNORE] * len(context) + answer)[-self.max_length :])
         with redirect_stderr(self.terminal):  # its progress is worth seeing, lm-eval's is not
-            nats = row_losses(self.model, rows, labels, self.machine)
+            nats = processes.dealt(
+                len(rows),
+                lambda mine: row_losses(self.model, [rows[i] for i in mine], [labels[i] for i in mine], self.machine),
+            )
         counts = [len(row) - 1 - row[1:].count(IGNORE) for row in labels]
         self.sizes["tokens"] += sum(map(len, rows))
         self.sizes["labels"] += sum(counts)

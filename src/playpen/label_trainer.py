@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl.trainer.sft_trainer import SFTTrainer
 
 from playpen.losses import CLOSE, causal_model, passes, summed_labels
+from playpen.shared_batches import BatchTrainer
 
 
-class LabelTrainer(SFTTrainer):
-    """SFTTrainer with the loss of `losses.summed_labels`, for rows padded on the right."""
+class LabelTrainer(BatchTrainer):
+    """TRL's trainer with the loss of `losses.summed_labels`, for rows padded on the right."""
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)

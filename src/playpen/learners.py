@@ -61,6 +61,7 @@ def start(learners: list[Learner], mixer: Mixer) -> None:
     sample = mixer.sample(100_000)
     for learner in learners:
         sae_training.start(learner.trainer, sample[:, learner.columns])
+        sae_training.start_as_first(learner.trainer)
 
 
 def finished(learner: Learner, mixer: Mixer) -> Any:

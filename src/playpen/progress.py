@@ -1,9 +1,12 @@
 """How far long work is: a bar on a terminal, elsewhere a line a minute, so that a log tells it too."""
 
+import os
 import sys
 from typing import Any
 
 from tqdm import std
+
+from playpen import processes
 
 LINE_SECONDS = 60
 """Seconds between two lines, and before the first: what takes less needs none."""
@@ -14,6 +17,8 @@ class tqdm(std.tqdm):  # it stands for tqdm's own
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         stream = settings.get("file") or sys.stderr
+        if processes.by_torchrun() and os.environ["RANK"] != "0":  # one bar is enough for all
+            settings["disable"] = True
         self.lines = settings.get("disable", False) is None and not stream.isatty()
         if self.lines:
             settings |= {"disable": False, "mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "delay": LINE_SECONDS}

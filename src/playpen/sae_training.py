@@ -25,6 +25,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 from torch.optim import Adam
 
+from playpen import processes
 from playpen.config import PlaypenError
 from playpen.sparse_sae import SparseBatchTopK, SparseMatryoshka, SparseSteps, SparseTopK
 
@@ -57,9 +58,14 @@ class SaePlan:
 
 
 class Trainer(SAETrainer[Any, Any]):
-    """SAELens' trainer, with firing statistics from the active entries and no synchronisation with the device in a step."""
+    """SAELens' trainer, with firing statistics from the active entries and no synchronisation with the device in a step.
+
+    Each process takes its share of a batch, and the gradients are averaged: that of the whole batch, since all of its losses
+    are means over tokens.
+    """
 
     def _train_step(self, sae: Any, sae_in: Tensor) -> Any:
+        sae_in = sae_in[processes.rank() :: processes.count()]
         sae.train()
         sparse = isinstance(sae, SparseSteps)
         if sparse and self.n_training_steps % DEAD_EVERY == 0:
@@ -75,6 +81,8 @@ class Trainer(SAETrainer[Any, Any]):
         )
         self._count(output.feature_acts)
         output.loss.backward()
+        for weight in sae.parameters() if processes.count() > 1 else ():
+            weight.grad = processes.mean(weight.grad)
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -90,9 +98,10 @@ class Trainer(SAETrainer[Any, Any]):
             counts = torch.zeros_like(self.act_freq_scores).index_add_(0, acts._indices()[1], on)
         else:
             counts = (acts > 0).sum(0).to(self.act_freq_scores.dtype)
+        counts = processes.total(counts)
         self.n_forward_passes_since_fired.add_(1).mul_(counts == 0)
         self.act_freq_scores += counts
-        self.n_frac_active_samples += acts.shape[0]
+        self.n_frac_active_samples += acts.shape[0] * processes.count()
 
 
 def make_trainer(plan: SaePlan, device: torch.device) -> Trainer:
@@ -172,21 +181,33 @@ def start(trainer: Trainer, sample: Tensor) -> None:
         sae.threshold.fill_(max(float(ranks[int((1 - share) * (len(ranks) - 1))]), 1e-3))
 
 
+@torch.no_grad()
+def start_as_first(trainer: Trainer) -> None:
+    """Let every process start from the weights and the scale of the first: equal steps keep them equal."""
+    trainer.activation_scaler.scaling_factor = processes.from_first(lambda: scale_of(trainer))
+    for value in trainer.sae.state_dict().values():
+        processes.set_as_first(value)
+
+
 def record(trainer: Trainer, output: Any) -> dict[str, float]:
-    """Return one row of the history: loss on scaled activations; explained variance about the batch's mean, on the batch."""
-    loss = float(output.loss.detach())
+    """Return one row of the history: loss on scaled activations; explained variance about the batch's mean, on the batch.
+
+    Of the whole batch, whoever took which part of it: every process must ask.
+    """
+    loss = float(processes.mean(output.loss.detach()))
     if not isfinite(loss):
         raise PlaypenError(f"the loss is not finite after {trainer.n_training_samples} tokens; lower lr")
     x, rebuilt, acts = output.sae_in, output.sae_out.detach(), output.feature_acts
     on = acts._values() > 0 if acts.is_sparse else acts > 0
+    left = processes.total((rebuilt - x).pow(2).sum())
     aux = output.losses.get("auxiliary_reconstruction_loss", output.losses.get("pre_act_loss"))
     return {
         "step": trainer.n_training_steps + 1,
         "tokens": trainer.n_training_samples,
         "loss": loss,
-        "l0": float(on.sum()) / len(x),
-        "explained_variance": 1 - float((rebuilt - x).pow(2).sum() / (x - x.mean(0)).pow(2).sum()),
-        "aux_loss": float(aux.detach()),
+        "l0": float(processes.total(on.sum())) / (len(x) * processes.count()),
+        "explained_variance": 1 - float(left / processes.total((x - processes.mean(x.mean(0))).pow(2).sum())),
+        "aux_loss": float(processes.mean(aux.detach())),
         "dead_fraction": float(trainer.dead_neurons.float().mean()),
         "lr": trainer.optimizer.param_groups[0]["lr"],
     }

@@ -20,6 +20,8 @@ from sae_lens import BatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAE, TopKT
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
+from playpen import processes
+
 PIECE = 2**21
 """Dense pre-activations held at once on a CPU: 8 MB."""
 
@@ -139,11 +141,13 @@ def encode_topk(x: Tensor, W: Tensor, b: Tensor, k: int, signed: bool = False) -
 
 
 def encode_batch_topk(x: Tensor, W: Tensor, b: Tensor, count: int) -> Code:
-    """Return the `count` largest positive entries of x W + b over all tokens."""
+    """Return the `count` largest positive entries of x W + b over all tokens, those of other processes included (each has its own)."""
 
     def choose(x: Tensor, W: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dense = torch.addmm(b, x, W)
         place = _largest(dense.flatten(), min(count, dense.numel()))
+        if processes.count() > 1:
+            place = place[_kept(dense.flatten()[place], count)]
         token = place // dense.shape[1]
         start = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
         start[1:] = torch.bincount(token, minlength=len(x)).cumsum(0)
@@ -171,6 +175,18 @@ def _largest(values: Tensor, count: int) -> Tensor:
     if len(place) <= count:
         return place
     return place[values[place].topk(count, sorted=False).indices].sort().values
+
+
+def _kept(values: Tensor, count: int) -> Tensor:
+    """Say which of this process's values, `count` at most and above 0, are among the `count` largest of all processes' [n].
+
+    Of equal ones, those of the first processes are: tokens that begin their rows alike have equal activations.
+    """
+    parts = processes.joined_rows(F.pad(values, (0, count - len(values))), [count] * processes.count())
+    least = torch.cat(parts).topk(count).values[-1]
+    left = count - sum((part > least).sum() for part in parts)
+    equal, before = values == least, sum((part == least).sum() for part in parts[: processes.rank()])
+    return (values > least) | (equal & (equal.cumsum(0) <= left - before))
 
 
 def _pieces(x: Tensor, W: Tensor) -> tuple[Tensor, ...]:
@@ -242,13 +258,15 @@ class SparseBatchTopK(SparseSteps, BatchTopKTrainingSAE):  # type: ignore[misc]
 
     def encode_sparse(self, x: Tensor, W: Tensor, b: Tensor) -> Code:
         """Return the k times tokens largest entries of x W + b."""
-        return encode_batch_topk(x, W, b, int(self.cfg.k * len(x)))
+        return encode_batch_topk(x, W, b, int(self.cfg.k * len(x) * processes.count()))
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Return the loss, and let the running threshold follow."""
         output = super().training_forward_pass(step_input)
         with torch.no_grad():
             active, rate = output.feature_acts._values(), self.cfg.topk_threshold_lr
+            if processes.count() > 1:
+                active = processes.least(active)
             if len(active):  # nothing is when every feature has died
                 self.topk_threshold = (1 - rate) * self.topk_threshold + rate * active.min().double()
         return output

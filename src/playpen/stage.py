@@ -11,8 +11,6 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +20,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from playpen import artifact, hub, resident_memory
+from playpen import artifact, hub, processes, resident_memory
 from playpen.config import PlaypenError, did_you_mean, inputs_of, make_config, map_files, map_inputs, pin_hub, to_plain
 from playpen.machine import Machine
 from playpen.tables import UNFINISHED, running_stage, write_json
@@ -251,18 +249,17 @@ def _torchrun(kind: str, cfg: Any, part: Path, machine: Machine) -> None:
     """Start a stage on `machine.processes` processes of this host; the call lies beside the unfinished work."""
     call = part.with_name(part.name + ".call.json")
     write_json(call, {"kind": kind, "config": to_plain(cfg), "out": str(part.resolve()), "machine": asdict(machine)})
-    command = ["torchrun", "--standalone", f"--nproc-per-node={machine.processes}", "-m", "playpen", "exec", str(call)]
-    print("  " + " ".join(command), flush=True)
     try:
-        ended = subprocess.run([sys.executable, "-m", "torch.distributed.run", *command[1:]], env=os.environ)
+        processes.torchrun(kind, call, machine.processes)
     finally:
         call.unlink(missing_ok=True)
-    if ended.returncode:
-        raise PlaypenError(f"{kind} failed under torchrun (exit status {ended.returncode}); its own message is above")
 
 
 def run_call(file: Path) -> None:
-    """Run the call that another process wrote: what torchrun's ranks do."""
-    call = json.loads(file.read_text())
-    cfg = make_config(load_stage(call["kind"]).Config, call["config"], str(file))
-    run_stage(call["kind"], cfg, Path(call["out"]), make_config(Machine, call["machine"], str(file)))
+    """Run the call that another process wrote, alone or as one of torchrun's processes."""
+    with processes.telling_once(file):
+        call = json.loads(file.read_text())
+        cfg = make_config(load_stage(call["kind"]).Config, call["config"], str(file))
+        machine = make_config(Machine, call["machine"], str(file))
+        with processes.group(machine):
+            run_stage(call["kind"], cfg, Path(call["out"]), machine)

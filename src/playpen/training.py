@@ -11,6 +11,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from playpen import processes
 from playpen.config import PlaypenError
 from playpen.machine import Machine
 from playpen.models import be_quiet
@@ -30,7 +31,7 @@ class SaveByClock(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if time.monotonic() - self.last >= self.seconds:
+        if processes.from_first(lambda: time.monotonic() - self.last >= self.seconds):  # all must save together
             control.should_save, self.last = True, time.monotonic()
         return control
 
@@ -75,10 +76,11 @@ class CopyHistory(TrainerCallback):
 def trainer_arguments(out: Path, machine: Machine, batch_rows: int, seed: int, steps: int, run_name: str) -> dict[str, Any]:
     """Return what Trainer needs to know of the machine; `batch_rows` examples make one optimiser step whatever the micro-batch."""
     be_quiet()
-    processes = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else machine.processes
-    if batch_rows % processes:
-        raise PlaypenError(f"a batch of {batch_rows} rows cannot be shared evenly by {processes} processes; change one of them")
-    share = batch_rows // processes
+    if batch_rows % processes.count():
+        raise PlaypenError(
+            f"a batch of {batch_rows} rows cannot be shared evenly by {processes.count()} processes; change one of them"
+        )
+    share = batch_rows // processes.count()
     micro = max(n for n in range(1, min(machine.train_rows, share) + 1) if share % n == 0)
     device = machine.torch_device()
     return {
@@ -97,6 +99,7 @@ def trainer_arguments(out: Path, machine: Machine, batch_rows: int, seed: int, s
         "logging_first_step": True,
         "report_to": "none",  # its TensorBoard files would lie in the checkpoints, and go with them: see CopyHistory
         "run_name": run_name,
+        "ddp_find_unused_parameters": False,  # every adapted matrix takes part in every pass
         "dataloader_pin_memory": device.type == "cuda",
         "disable_tqdm": True,
         # Rows of like length share a batch: less padding, a third less time on short chats.
@@ -112,7 +115,9 @@ def train(trainer: Trainer, config: Any, out: Path, machine: Machine) -> dict[st
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ShowProgress(trainer.args.run_name or "training"))
     trainer.add_callback(SaveByClock(machine.checkpoint_seconds))
-    last = last_checkpoint(out / "checkpoints")
+    last = processes.from_first(lambda: last_checkpoint(out / "checkpoints"))
+    if processes.rank():  # with the seed of the first, dropout would drop the same of every process's rows
+        torch.manual_seed(trainer.args.seed + processes.rank())
     started = time.monotonic()
     follower = machine if trainer.is_world_process_zero() else replace(machine, tracker="none")
     with open_tracker(follower, out.name.removesuffix(".part"), config, out) as tracker:

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from playpen import processes
 from playpen.config import Input, PlaypenError, config
 from playpen.progress import tqdm
 from playpen.tables import read_table, write_json, write_table
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 RESUMABLE = True
+DISTRIBUTED = True
 SPEC_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande", "mmlu")
 """The tasks that `spec` stands for."""
 
@@ -70,6 +72,8 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     test = _test_rows(config) if config.losses else None
     for name, model in tqdm(config.models.items(), desc="models", unit="model", disable=None):
         _measure(out / "parts" / quote(name, safe=""), name, model, test, benchmarks, config, machine)
+    if not processes.is_first():
+        return
     tables = {kind: _together(config, out, kind) for kind, there in (("losses", config.losses), ("items", benchmarks)) if there}
     for kind, table in tables.items():
         write_table(out / f"{kind}.parquet", table)
@@ -105,35 +109,41 @@ def _test_rows(config: Config) -> pd.DataFrame:
 def _measure(
     part: Path, name: str, model: str, test: pd.DataFrame | None, benchmarks: "Benchmarks", config: Config, machine: "Machine"
 ) -> None:
-    """Write the parts of one model that are not there."""
+    """Write the parts of one model that are not there; the rows are dealt out to the processes, of which the first writes."""
     from playpen.benchmarks import Asking, ask
     from playpen.chat import without_end_of_turn
     from playpen.losses import losses_of_parts
     from playpen.models import load_merged, load_tokenizer
 
+    def of_rows(mine: list[int], ids: list[Any], parts: list[list[Any]]) -> np.ndarray:
+        kept = [[part[i] for i in mine] for part in parts]
+        return losses_of_parts(opened, [ids[i] for i in mine], kept[-1], kept, machine)
+
     def losses() -> pd.DataFrame:
         assert test is not None
         ids, labels = test["input_ids"].tolist(), test["labels"].tolist()
         words = [without_end_of_turn(row, tokenizer) for row in labels]
-        found, whole = losses_of_parts(opened, ids, labels, [words, labels], machine)
+        found, whole = processes.dealt(len(ids), lambda mine: of_rows(mine, ids, [words, labels]))
         return test[["row_id", "task", "num_labels"]].assign(loss=found, loss_with_end=whole)
 
     def items() -> pd.DataFrame:
         asking = Asking(config.limit, config.num_fewshot, config.apply_chat_template, config.seed)
         table, sizes = ask(opened, tokenizer, benchmarks, asking, machine)
-        part.mkdir(parents=True, exist_ok=True)
-        write_json(part / "asked.json", sizes)
+        if processes.is_first():
+            part.mkdir(parents=True, exist_ok=True)
+            write_json(part / "asked.json", sizes)
         return table
 
     wanted: dict[str, Callable[[], pd.DataFrame]] = {} if test is None else {"losses": losses}
     wanted |= {"items": items} if benchmarks else {}
-    missing = {kind: make for kind, make in wanted.items() if not (part / f"{kind}.parquet").exists()}
+    missing = processes.from_first(lambda: [kind for kind in wanted if not (part / f"{kind}.parquet").exists()])
     opened = load_merged(model, machine) if missing else None
     tokenizer = load_tokenizer(model)
-    for kind, make in missing.items():
-        table = make()
+    for kind in missing:
+        table = wanted[kind]()
         table.insert(0, "model", name)
-        write_table(part / f"{kind}.parquet", table)
+        if processes.is_first():
+            write_table(part / f"{kind}.parquet", table)
 
 
 def _sizes(part: Path, test: pd.DataFrame | None) -> dict[str, int]:

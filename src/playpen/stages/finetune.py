@@ -118,9 +118,9 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     """Return TRL's trainer over pre-tokenised rows; its loss never holds logits of the whole vocabulary for all tokens."""
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
 
     from playpen.label_trainer import LabelTrainer
+    from playpen.shared_batches import BatchTrainer
     from playpen.training import trainer_arguments
 
     steps = num_steps(len(rows), config)
@@ -137,7 +137,7 @@ def make_trainer(config: Config, rows: "pd.DataFrame", tokenizer: Any, out: Path
     )
     table = Dataset.from_dict({"input_ids": rows["input_ids"].tolist(), "labels": rows["labels"].tolist()})
     model, lora = trainable_model(config, machine)
-    trainer = SFTTrainer if machine.torch_device().type == "cuda" else LabelTrainer
+    trainer = BatchTrainer if machine.torch_device().type == "cuda" else LabelTrainer
     return trainer(model=model, args=arguments, train_dataset=table, processing_class=tokenizer, peft_config=lora)
 
 

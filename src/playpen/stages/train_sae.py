@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from tyro.conf import Suppress
 
+from playpen import processes
 from playpen.config import Input, PlaypenError, config
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 RESUMABLE = True
+DISTRIBUTED = True
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
 
 
@@ -114,12 +116,18 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from playpen.token_rows import read_token_rows
     from playpen.trackers import open_tracker
 
+    if config.batch_tokens % processes.count():
+        raise PlaypenError(
+            f"a batch of {config.batch_tokens} tokens cannot be shared evenly by {processes.count()} processes; change one of them"
+        )
     check_tokens(config.data, config.model)
     bos = load_tokenizer(config.model).bos_token_id
     rows, held = split_rows(config, read_token_rows(config.data, config.splits), bos)
-    with open_tracker(machine, out.name.removesuffix(".part"), config, out) as tracker:
+    follower = machine if processes.is_first() else replace(machine, tracker="none")
+    with open_tracker(follower, out.name.removesuffix(".part"), config, out) as tracker:
         learn(config, load_base(config.model, machine), (rows, held), bos, tracker, out, machine)
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    if processes.is_first():
+        (out / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def learn(
@@ -131,7 +139,7 @@ def learn(
     out: Path,
     machine: "Machine",
 ) -> None:
-    """Train every SAE on the first part of the rows, measure it on the second, and write it."""
+    """Train every SAE on the first part of the rows, measure it on the second, and write it; the first process alone does the last two."""
     from playpen.activation_stream import Mixer, RowStream
     from playpen.activations import not_bos
     from playpen.heldout import Heldout
@@ -141,13 +149,15 @@ def learn(
     hooks = list({learner.hook.name: learner.hook for learner in learners}.values())
     stream = RowStream(base, hooks, rows.ids, not_bos(rows.ids, bos), machine, config.seed)
     mixer = Mixer(stream, config.buffer_tokens, config.batch_tokens, config.seed, config.tokens)
-    if mixer.whole:
+    if mixer.whole and processes.is_first():
         print(
             f"  {stream.tokens} tokens to train on are no more than buffer_tokens={config.buffer_tokens}: all are held, and the model runs once"
         )
-    heldout = Heldout(base, hooks, held, bos, config.ce_tokens, machine)
+    heldout = Heldout(base, hooks, held, bos, config.ce_tokens, machine) if processes.is_first() else None
     started = time.monotonic()
     train(config, learners, mixer, heldout, tracker, out, machine)
+    if heldout is None:
+        return
     trained = {
         "tokens": learners[0].trainer.n_training_samples,
         "epoch_tokens": stream.tokens,
@@ -246,7 +256,7 @@ def train(
     config: Config,
     learners: "list[Learner]",
     mixer: "Mixer",
-    heldout: "Heldout",
+    heldout: "Heldout | None",
     tracker: "Tracker",
     out: Path,
     machine: "Machine",
@@ -266,12 +276,12 @@ def train(
         batch = next(mixer)
         for learner in learners:
             take_step(learner, batch, (step - 1) % every == 0 or step == steps)
-            if step in marks:
+            if step in marks and heldout is not None:
                 learner.evaluations.append(evaluate(learner, mixer, heldout))
         copy_history(lead, tracker, step)
         bar.set_postfix(explained=f"{lead.history[-1]['explained_variance']:.3f}", refresh=False)
         bar.update()
-        if time.monotonic() - saved >= machine.checkpoint_seconds and step < steps:
+        if heldout is not None and time.monotonic() - saved >= machine.checkpoint_seconds and step < steps:
             save_checkpoint(out, learners, mixer)
             saved = time.monotonic()
     bar.close()
