@@ -69,7 +69,7 @@ def _ended_early(process: Any, peak: int) -> Ended:
 
 def _work(answer: connection.Connection, work: Callable[[Any], Any], argument: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
     value, error = None, None
@@ -80,7 +80,7 @@ def _work(answer: connection.Connection, work: Callable[[Any], Any], argument: A
     answer.send((value, error, resident_memory.peak() or 0))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when its parent is killed: nothing else would tell it."""
     if (parent := parent_process()) is not None:
         connection.wait([parent.sentinel])

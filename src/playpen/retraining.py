@@ -6,7 +6,6 @@ left out; the model and the rows are opened once. Every training uses one thread
 its rows and its seed, and as many run side by side as the machine has workers.
 """
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from playpen.apart import end_with_parent
 from playpen.chat import count_labels
 from playpen.config import PlaypenError
 from playpen.lora_settings import num_steps, warmup_steps
@@ -206,14 +206,7 @@ def _start_worker(task: Task) -> None:
     _task = task
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: nothing else would tell it."""
-    if (parent := parent_process()) is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 _task: Task | None = None
