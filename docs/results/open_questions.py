@@ -47,57 +47,6 @@ def pool_size(root: Path) -> None:
     arms(table(root, "pool_comparison", "losses"))
 
 
-def other_target(root: Path) -> None:
-    """Print how each target's labels, the other's and the similarity to its queries order the unseen rows; and the arms."""
-    for mine, other in (("reference", "lore"), ("lore", "reference")):
-        print(f"\ntarget {mine}")
-        names = {f"labels of {mine}": f"predictions_{mine}", f"labels of {other}": f"predictions_{other}"}
-        names |= {"similarity": f"similarity_{mine}", f"gradients of {other}": f"dear_{other}"}
-        agree(root, f"dear_{mine}", names, [(f"labels of {other}", name) for name in names if name != f"labels of {other}"])
-        arms(table(root, f"comparison_{mine}", "losses"))
-
-
-def continue_or_anew(root: Path) -> None:
-    """Print the arms of both plans, and each arm continued minus the same arm anew."""
-    both = {name: table(root, name, "losses") for name in ("continued", "anew")}
-    for name, losses in both.items():
-        print(f"\n{name}")
-        arms(losses)
-    for (budget, arm), _ in both["anew"].groupby(["budget", "arm"]):
-        effect = paired_effect(*(matrix(losses, budget, arm) for losses in both.values()))
-        print(f"| {budget} | {arm} | continued minus anew | {effect.effect:+.3f} | {effect.low:+.3f} to {effect.high:+.3f} |")
-
-
-def sequence_length(root: Path) -> None:
-    """Print how cut gradients and predictions order the rows as whole gradients do, and the arms."""
-    agree(
-        root,
-        "dear_scores",
-        {"gradients, 96": "dear_96", "predicted, 96": "predictions_96", "predicted, 256": "value_predictions"},
-        [],
-    )
-    agree(
-        root,
-        "dear_scores",
-        {"gradients, 64": "dear_64", "predicted, 64": "predictions_64", "predicted, 256": "value_predictions"},
-        [],
-    )
-    for length, own in ((64, "_64"), (96, "_96"), (256, "")):
-        print(f"\n{length}")
-        agree(
-            root, f"dear{own or '_scores'}", {"own gradients, predicted": f"predictions{own}" if own else "value_predictions"}, []
-        )
-        arms(table(root, f"comparison_{length}", "losses"))
-
-
-def larger_model(root: Path) -> None:
-    """Print how the small model's predictions, features and gradients order the rows as the larger one's gradients do, and the arms."""
-    names = {"small": "value_predictions", "small features, large labels": "mixed_predictions"}
-    names |= {"large": "large_predictions", "small gradients": "dear_scores"}
-    agree(root, "large_dear", names, [("small", name) for name in list(names)[1:]])
-    arms(table(root, "large_comparison", "losses"), "large_attribution")
-
-
 def table(root: Path, entry: str, name: str) -> pd.DataFrame:
     """Return a table, in one file or in shards, of the only artifact of an entry."""
     (folder,) = root.glob(f"{entry}-????????")
@@ -158,10 +107,6 @@ def kept(arm: np.ndarray, random: np.ndarray, whole: np.ndarray) -> str:
 QUESTIONS = {
     "sae-layer": sae_layer,
     "pool-size": pool_size,
-    "other-target": other_target,
-    "continue-or-anew": continue_or_anew,
-    "sequence-length": sequence_length,
-    "larger-model": larger_model,
 }
 
 if __name__ == "__main__":
