@@ -47,6 +47,16 @@ def pool_size(root: Path) -> None:
     arms(table(root, "pool_comparison", "losses"))
 
 
+def other_target(root: Path) -> None:
+    """Print how each target's labels, the other's and the similarity to its queries order the unseen rows; and the arms."""
+    for mine, other in (("reference", "lore"), ("lore", "reference")):
+        print(f"\ntarget {mine}")
+        names = {f"labels of {mine}": f"predictions_{mine}", f"labels of {other}": f"predictions_{other}"}
+        names |= {"similarity": f"similarity_{mine}", f"gradients of {other}": f"dear_{other}"}
+        agree(root, f"dear_{mine}", names, [(f"labels of {other}", name) for name in names if name != f"labels of {other}"])
+        arms(table(root, f"comparison_{mine}", "losses"))
+
+
 def table(root: Path, entry: str, name: str) -> pd.DataFrame:
     """Return a table, in one file or in shards, of the only artifact of an entry."""
     (folder,) = root.glob(f"{entry}-????????")
@@ -107,6 +117,7 @@ def kept(arm: np.ndarray, random: np.ndarray, whole: np.ndarray) -> str:
 QUESTIONS = {
     "sae-layer": sae_layer,
     "pool-size": pool_size,
+    "other-target": other_target,
 }
 
 if __name__ == "__main__":
