@@ -13,7 +13,7 @@
 # The GPU machine brings its own torch. PACKAGES_THERE names a file with its packages, one a line, as `pip list --format=freeze`
 # prints them; whatever of ours is not in it travels. A killed run goes on where it was, there or here.
 set -euo pipefail
-HOME_THERE=${PLAYPEN_GPU:-/tmp/playpen-gpu}
+HOME_THERE=${PLAYPEN_GPU:-$HOME/playpen-gpu}
 
 packages() { # FOLDER
     "${PYTHON:-.venv/bin/python}" benchmarks/gpu_packages.py "${PACKAGES_THERE:?names a file with the packages of the GPU machine}" "$1"
