@@ -7,7 +7,6 @@ where an answer is. A correct choice has the greatest summed log-likelihood, `co
 """
 
 import io
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from lm_eval.tasks import TaskManager
 
 from playpen import processes
 from playpen.chat import IGNORE
+from playpen.choice_items import read_items, task_files
 from playpen.config import PlaypenError, did_you_mean
 from playpen.losses import row_losses
 from playpen.machine import Machine
@@ -90,28 +90,6 @@ class ChoiceModel(Hugging):
         return [(-float(mean) * count, False) for mean, count in zip(nats, counts, strict=True)]
 
 
-def read_items(file: Path) -> list[dict[str, Any]]:
-    """Read a local task, JSON lines of {"prompt", "choices", "answer"}; a bad line is named."""
-    items = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            found = json.loads(line)
-            item = {"prompt": found["prompt"], "choices": [c.strip() for c in found["choices"]], "answer": found["answer"]}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise PlaypenError(
-                f'{file}, line {number}: expected {{"prompt", "choices", "answer"}}, found {line[:80]!r}'
-            ) from None
-        fits = isinstance(item["answer"], int) and 0 <= item["answer"] < len(item["choices"])
-        if not (isinstance(item["prompt"], str) and all(item["choices"]) and len(item["choices"]) > 1 and fits):
-            raise PlaypenError(
-                f"{file}, line {number}: it takes a prompt, two or more choices with text and the place of the right one, from 0"
-            )
-        items.append(item)
-    if not items:
-        raise PlaypenError(f"{file} holds no items")
-    return items
-
-
 def local_task(file: Path) -> Task:
     """Return the lm-eval task of a local file; the prompt is the user's turn, a choice the assistant's."""
     items = read_items(file)
@@ -132,11 +110,7 @@ def local_task(file: Path) -> Task:
 
 def local_tasks(data: Path, names: tuple[str, ...] | None) -> Benchmarks:
     """Return the tasks a data artifact holds under `tasks/`: those named, or all."""
-    files = {file.stem: file for file in sorted((data / "tasks").glob("*.jsonl"))}
-    for name in names or ():
-        if name not in files:
-            raise PlaypenError(f"{data} has no task '{name}'{did_you_mean(name, list(files)) if files else '; it has none'}")
-    return {name: [local_task(files[name])] for name in (files if names is None else names)}
+    return {name: [local_task(file)] for name, file in task_files(data, names).items()}
 
 
 def named_tasks(names: tuple[str, ...]) -> Benchmarks:

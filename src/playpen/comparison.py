@@ -1,4 +1,4 @@
-"""A comparison of arms: which trainings it takes, and what the paired differences are."""
+"""A comparison of arms: which trainings it takes, and what the paired differences are, over held-out rows and over items."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,10 @@ from playpen.retraining import Job
 
 if TYPE_CHECKING:
     from playpen.stages.preregister import Config
+
+
+ITEM_MEASURES = {"accuracy": "correct", "accuracy_norm": "correct_norm", "margin": "margin"}
+"""What is measured over items, and the column of `items` that it is the mean of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +45,10 @@ def trainings(plan: "Config", choices: pd.DataFrame, row_ids: np.ndarray, work: 
     return found
 
 
-def matrix(losses: pd.DataFrame, budget: int, arm: str) -> np.ndarray:
-    """Return the losses of one arm, float64 [seeds, rows], seeds and rows in ascending order."""
-    mine = losses[(losses["budget"] == budget) & (losses["arm"] == arm)]
-    return mine.pivot(index="seed", columns="row_id", values="loss").to_numpy(np.float64)
+def matrix(measured: pd.DataFrame, budget: int, arm: str, unit: str = "row_id", value: str = "loss") -> np.ndarray:
+    """Return what was measured of one arm, float64 [seeds, units], seeds in ascending order; a unit is a held-out row, or an item."""
+    mine = measured[(measured["budget"] == budget) & (measured["arm"] == arm)]
+    return mine.pivot(index="seed", columns=unit, values=value).to_numpy(np.float64)
 
 
 def effects(losses: pd.DataFrame, plan: "Config") -> pd.DataFrame:
@@ -73,12 +77,43 @@ def effects(losses: pd.DataFrame, plan: "Config") -> pd.DataFrame:
     return table
 
 
-def numbers(found: pd.DataFrame, losses: pd.DataFrame, plan: "Config") -> dict[str, Any]:
-    """Return the outcome as plain numbers, by budget and arm."""
+def item_effects(items: pd.DataFrame, plan: "Config") -> pd.DataFrame:
+    """Return one row a budget, task, measure and rival; the task "" is all items together, where there is more than one task.
+
+    Columns: budget, task, measure (accuracy, accuracy_norm, or margin in nats), arm, value (of the arm), subject_value, effect (subject minus
+    arm: above 0, the subject is better), low, high (95 %), p (the largest of three, as in `effects`; adjusted for nothing), items.
+    """
+    found = []
+    for task in ([""] if items["task"].nunique() > 1 else []) + sorted(items["task"].unique()):
+        mine = (items if task == "" else items[items["task"] == task]).assign(
+            unit=lambda t: t["task"] + "/" + t["item"].astype(str)
+        )
+        for budget in plan.budgets:
+            for measure, column in ITEM_MEASURES.items():
+                subject = matrix(mine, budget, plan.subject, "unit", column)
+                for arm in (name for name in plan.arms if name != plan.subject):
+                    place = {"budget": budget, "task": task, "measure": measure, "arm": arm}
+                    found.append({**place, **_item_effect(subject, matrix(mine, budget, arm, "unit", column), plan.seed)})
+    return pd.DataFrame(found)
+
+
+def _item_effect(subject: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
+    effect = paired_effect(subject, other, seed)
+    values = {"value": float(other.mean()), "subject_value": float(subject.mean())}
+    p = max(effect.p_seeds, effect.p_items, effect.p_both)
+    return {**values, "effect": effect.effect, "low": effect.low, "high": effect.high, "p": p, "items": effect.items}
+
+
+def numbers(found: pd.DataFrame, asked: pd.DataFrame, losses: pd.DataFrame, plan: "Config") -> dict[str, Any]:
+    """Return the outcome as plain numbers, by budget and arm; that of the items by budget, task, measure and arm."""
     plain = found.astype(object).where(found.notna(), None)
     budgets: dict[str, Any] = {}
     for row in plain.to_dict("records"):
         budgets.setdefault(str(row.pop("budget")), {})[row.pop("arm")] = row
+    items: dict[str, Any] = {}
+    for row in asked.to_dict("records"):
+        place = items.setdefault(str(row.pop("budget")), {}).setdefault(row.pop("task") or "all", {})
+        place.setdefault(row.pop("measure"), {})[row.pop("arm")] = row
     trained = losses.groupby(["budget", "arm", "seed"]).ngroups
     return {
         "subject": plan.subject,
@@ -86,4 +121,5 @@ def numbers(found: pd.DataFrame, losses: pd.DataFrame, plan: "Config") -> dict[s
         "rows": losses["row_id"].nunique(),
         "trainings": trained,
         "budgets": budgets,
+        "items": items,
     }

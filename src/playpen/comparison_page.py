@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from playpen.stages.preregister import Config as Plan
 
 
-def write_page(out: Path, config: "Config", plan: "Plan", found: pd.DataFrame, losses: pd.DataFrame, sizes: pd.DataFrame) -> None:
+def write_page(
+    out: Path,
+    config: "Config",
+    plan: "Plan",
+    found: pd.DataFrame,
+    asked: pd.DataFrame,
+    losses: pd.DataFrame,
+    sizes: pd.DataFrame,
+) -> None:
     """Write `index.html`, `report.md` and their figures."""
     manifests = sources.read_lineage([config.plan, config.model, config.data, *([config.init] if config.init else [])])
     draw, largest = figures.pen(out / "figures"), max(plan.budgets)
@@ -34,6 +42,7 @@ def write_page(out: Path, config: "Config", plan: "Plan", found: pd.DataFrame, l
         others=(),
         sections=(
             Section("The arms", lead, tuple(blocks)),
+            *items_section(asked, plan),
             Section("What was planned", planned_text(plan, planned), ()),
             Section("What it cost", "What each kind of stage took, all its runs together.", (provenance.cost_table(manifests),)),
             provenance.reproduction(manifests),
@@ -119,6 +128,55 @@ def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Tab
         "rows, Student's t over both; Holm adjusts the largest of the three over the planned family and all budgets. Won: share in which the subject's loss is lower."
     )
     return Table("effects", heads, tuple(cells for _, cells in ordered), note, strong=plan.subject)
+
+
+def items_section(asked: pd.DataFrame, plan: "Plan") -> tuple[Section, ...]:
+    """Return the secondary endpoint: how each arm answers multiple-choice items; empty where none was asked."""
+    if asked.empty:
+        return ()
+    tasks = asked.drop_duplicates("task")[["task", "items"]].to_dict("records")
+    named = layout.listing([f"{row['items']:,} of {row['task']}" for row in tasks if row["task"]])
+    lead = (
+        f"{named}, asked of every trained arm: a secondary endpoint, paired by seed and item. It is outside the planned family, its p is adjusted "
+        "for nothing, and no claim rests on it."
+    )
+    return (Section("Items answered", lead, tuple(items_table(asked, plan, row["task"]) for row in tasks)),)
+
+
+def items_table(asked: pd.DataFrame, plan: "Plan", task: str) -> Table:
+    """Return one row a budget and arm, the highest accuracy first; `task` "" is all items together."""
+    heads = ("arm", "budget", "accuracy", f"{plan.subject} minus it", "95% interval", "p")
+    heads += ("margin", f"{plan.subject} minus it", "95% interval", "p")
+    rows = []
+    for budget in plan.budgets:
+        here = asked[(asked["task"] == task) & (asked["budget"] == budget)]
+        accuracy, margin = (here[here["measure"] == measure].set_index("arm") for measure in ("accuracy", "margin"))
+        own = [frame["subject_value"].iloc[0] for frame in (accuracy, margin)]
+        subject = (percent(own[0]), *[Cell("")] * 3, num(own[1]), *[Cell("")] * 3)
+        rows.append((own[0], (Cell(plan.subject), Cell(f"{budget:,}", budget), *subject)))
+        for arm in accuracy.index:
+            cells = (*_answered(accuracy.loc[arm], True), *_answered(margin.loc[arm], False))
+            rows.append((accuracy.loc[arm, "value"], (Cell(arm), Cell(f"{budget:,}", budget), *cells)))
+    ordered = sorted(rows, key=lambda row: (row[1][1].sort or 0, -row[0]))
+    note = (
+        f"{task or 'All items together'}. Accuracy: share of items whose right choice has the greatest log-likelihood. Margin: nats by which it leads the best wrong "
+        f"one. {plan.subject} minus the arm: above 0, {plan.subject} is better; of accuracies, in percentage points."
+    )
+    return Table(f"items_{task or 'all'}", heads, tuple(cells for _, cells in ordered), note, strong=plan.subject)
+
+
+def percent(share: float) -> Cell:
+    """Return a share as a cell."""
+    return Cell(f"{100 * share:.1f}%", share)
+
+
+def _answered(row: Any, share: bool) -> tuple[Cell, ...]:
+    scale, digits = (100, 1) if share else (1, 3)
+    good = "good" if row["low"] > 0 else "bad" if row["high"] < 0 else "open"
+    reach = Cell(span(scale * row["low"], scale * row["high"], digits), row["low"])
+    value = percent(row["value"]) if share else num(row["value"])
+    effect = num(scale * row["effect"], digits, True, tone=good)
+    return value, effect, reach, Cell(probability(row["p"]), row["p"])
 
 
 def _row(row: Any, sizes: pd.DataFrame) -> tuple[Cell, ...]:

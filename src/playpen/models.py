@@ -88,6 +88,13 @@ def load_tokenizer(model: Path | str) -> Any:
     return AutoTokenizer.from_pretrained(model_files(model).tokenizer)
 
 
+def read_context(model: Path | str) -> int | None:
+    """Return how many tokens the base of a model artifact can read at once, None where its config names no limit."""
+    from transformers import AutoConfig
+
+    return getattr(AutoConfig.from_pretrained(model_files(model).base).get_text_config(), "max_position_embeddings", None)
+
+
 def load_base(model: Path | str, machine: Machine) -> "PreTrainedModel":
     """Open the base weights of a model artifact, whatever adapter it has, in evaluation mode without gradients."""
     from transformers import AutoModelForCausalLM

@@ -53,7 +53,7 @@ class Job:
     """One training, and the file of its result."""
 
     file: Path
-    """Will hold float32 [targets]: mean nats a label of each target row."""
+    """Will hold float32 [targets + others]: mean nats a label of each target row, then of each other row."""
     rows: np.ndarray
     """Numbers of the rows to train on, int64."""
     seed: int
@@ -68,6 +68,8 @@ class Task:
     rows: Rows
     targets: Rows
     machine: Machine
+    others: Rows = Rows([], [])
+    """Rows measured after the targets, in batches of their own, so that the targets' losses do not depend on them."""
 
     @cached_property
     def retrainer(self) -> "Retrainer":
@@ -78,14 +80,14 @@ class Task:
 def spent(task: Task, jobs: Sequence[Job]) -> dict[str, dict[str, int]]:
     """Return `tokens` and `labels` of all trainings together, without padding: those `trained` on, once an epoch, and those `measured`."""
     sides: dict[str, Any] = {
-        "tokens": (task.rows.ids, task.targets.ids, len),
-        "labels": (task.rows.labels, task.targets.labels, count_labels),
+        "tokens": (task.rows.ids, [*task.targets.ids, *task.others.ids], len),
+        "labels": (task.rows.labels, [*task.targets.labels, *task.others.labels], count_labels),
     }
     found = {}
-    for name, (rows, targets, count) in sides.items():
+    for name, (rows, measured, count) in sides.items():
         sizes = np.array([count(row) for row in rows], np.int64)
         trained = task.settings.epochs * sum(int(sizes[job.rows].sum()) for job in jobs)
-        found[name] = {"trained": round(trained), "measured": sum(map(count, targets)) * len(jobs)}
+        found[name] = {"trained": round(trained), "measured": sum(map(count, measured)) * len(jobs)}
     return found
 
 
@@ -104,7 +106,7 @@ class Retrainer:
         self.num_labels = [count_labels(labels) for labels in task.rows.labels]
 
     def __call__(self, rows: np.ndarray, seed: int) -> np.ndarray:
-        """Train on rows of these numbers and return the targets' losses, float32 [targets] in nats a label; the same call gives the same bytes."""
+        """Train on rows of these numbers; return the losses of targets and others, float32 in nats a label. The same call gives the same bytes."""
         settings = self.task.settings
         torch.manual_seed(seed)
         self._reset()
@@ -117,8 +119,10 @@ class Retrainer:
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-        targets = self.task.targets
-        return row_losses(self.model.eval(), targets.ids, targets.labels, self.task.machine, tqdm(disable=True))
+        return np.concatenate([self._measure(rows) for rows in (self.task.targets, self.task.others)])
+
+    def _measure(self, rows: Rows) -> np.ndarray:
+        return row_losses(self.model.eval(), rows.ids, rows.labels, self.task.machine, tqdm(disable=True))
 
     def _reset(self) -> None:
         """Go back to the adapter that was given, or draw a new one."""

@@ -248,7 +248,7 @@ def test_bad_requests_are_told_in_one_line(home, tmp_path, changes, message):
     ],
 )
 def test_a_broken_item_is_named_by_file_and_line(tmp_path, line, message):
-    from playpen.benchmarks import read_items
+    from playpen.choice_items import read_items
 
     file = tmp_path / "task.jsonl"
     file.write_text('{"prompt": "a", "choices": ["b", "c"], "answer": 1}\n' + line + "\n")
