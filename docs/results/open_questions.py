@@ -57,6 +57,46 @@ def other_target(root: Path) -> None:
         arms(table(root, f"comparison_{mine}", "losses"))
 
 
+def continue_or_anew(root: Path) -> None:
+    """Print the arms of both plans, and each arm continued minus the same arm anew."""
+    both = {name: table(root, name, "losses") for name in ("continued", "anew")}
+    for name, losses in both.items():
+        print(f"\n{name}")
+        arms(losses)
+    for (budget, arm), _ in both["anew"].groupby(["budget", "arm"]):
+        effect = paired_effect(*(matrix(losses, budget, arm) for losses in both.values()))
+        print(f"| {budget} | {arm} | continued minus anew | {effect.effect:+.3f} | {effect.low:+.3f} to {effect.high:+.3f} |")
+
+
+def sequence_length(root: Path) -> None:
+    """Print how cut gradients and predictions order the rows as whole gradients do, and the arms."""
+    for cut in (64, 96):
+        names = {
+            f"gradients, {cut}": f"dear_{cut}",
+            f"predicted, {cut}": f"predictions_{cut}",
+            "predicted, 256": "value_predictions",
+        }
+        agree(root, "dear_scores", names, [])
+    losses = {length: table(root, f"comparison_{length}", "losses") for length in (64, 96, 256)}
+    for length, mine in losses.items():
+        print(f"\n{length}")
+        own = ("dear_scores", "value_predictions") if length == 256 else (f"dear_{length}", f"predictions_{length}")
+        agree(root, own[0], {"own gradients, predicted": own[1]}, [])
+        arms(mine)
+        for arm in ("sae", "attribution", "random"):
+            effect = paired_effect(*(matrix(each, 10000, arm) for each in (mine, losses[256])))
+            p = max(effect.p_seeds, effect.p_items, effect.p_both)
+            print(f"| {arm}, minus that of 256 | {effect.effect:+.3f} | {effect.low:+.3f} to {effect.high:+.3f} | {p:.3f} |")
+
+
+def larger_model(root: Path) -> None:
+    """Print how the small model's predictions, features and gradients order the rows as the larger one's gradients do, and the arms."""
+    names = {"small": "value_predictions", "small features, large labels": "mixed_predictions"}
+    names |= {"large": "large_predictions", "small gradients": "dear_scores"}
+    agree(root, "large_dear", names, [("small", name) for name in list(names)[1:]])
+    arms(table(root, "large_comparison", "losses"), "large_attribution")
+
+
 def table(root: Path, entry: str, name: str) -> pd.DataFrame:
     """Return a table, in one file or in shards, of the only artifact of an entry."""
     (folder,) = root.glob(f"{entry}-????????")
@@ -100,7 +140,8 @@ def arms(losses: pd.DataFrame, whole: str = "attribution") -> None:
         for arm, values in loss.items():
             effect = paired_effect(values, loss["random"])
             told = f"{effect.effect:+.3f} | {effect.low:+.3f} to {effect.high:+.3f}" if arm != "random" else " | "
-            print(f"| {budget} | {arm} | {values.mean():.3f} | {told} | {kept(values, loss['random'], loss['attribution'])} |")
+            share = kept(values, loss["random"], loss[whole])
+            print(f"| {budget} | {arm} | {values.mean():.3f} | {told} | {share} |")
 
 
 def kept(arm: np.ndarray, random: np.ndarray, whole: np.ndarray) -> str:
@@ -118,6 +159,9 @@ QUESTIONS = {
     "sae-layer": sae_layer,
     "pool-size": pool_size,
     "other-target": other_target,
+    "continue-or-anew": continue_or_anew,
+    "sequence-length": sequence_length,
+    "larger-model": larger_model,
 }
 
 if __name__ == "__main__":
