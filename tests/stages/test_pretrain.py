@@ -1,11 +1,18 @@
 """The stage pretrain: a corpus becomes a model that has learnt it and a tokenizer that writes chats."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
+from safetensors.torch import load_file
 
 from playpen.chat import encode
 from playpen.config import PlaypenError
@@ -51,6 +58,33 @@ def test_the_model_learns_its_corpus(base: Path) -> None:
     assert history["loss"].iloc[0] > 5.0 > 2.0 > history["loss"].iloc[-1]
     assert read_metrics(base)["tokens"] == 12_800
     assert load_base(base, Machine(device="cpu")).config.model_type == "gemma3_text"
+
+
+def newest_checkpoint(out: Path) -> int:
+    return max((int(file.parent.name.split("-")[1]) for file in out.glob("checkpoints/*/trainer_state.json")), default=0)
+
+
+def test_a_run_killed_within_an_epoch_goes_on_in_its_order_and_ends_like_one_that_was_not(
+    corpus: Path, base: Path, tmp_path: Path
+) -> None:
+    driver = (
+        "import sys; from pathlib import Path; from playpen.machine import Machine; from playpen.stages import pretrain as p\n"
+        "out = Path(sys.argv[1]); out.mkdir()\n"
+        f"p.run(p.Config(corpus={str(corpus)!r}, **{SMALL!r}), out, Machine(device='cpu', checkpoint_seconds=0))"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.Popen([sys.executable, "-c", driver, str(tmp_path / "part")], env=env, stderr=subprocess.DEVNULL)
+    while (
+        killed.poll() is None and newest_checkpoint(tmp_path / "part") < 30
+    ):  # an epoch has 21 steps; the seed alone gives the first its order
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "part" / "model").exists(), "the run ended before it could be killed"
+    pretrain.run(Config(corpus=str(corpus), **SMALL), tmp_path / "part", Machine(device="cpu"))
+    one, two = (load_file(out / "model" / "model.safetensors") for out in (tmp_path / "part", base))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert read_table(tmp_path / "part", "history")["loss"].tolist() == read_table(base, "history")["loss"].tolist()
 
 
 def test_the_tokenizer_writes_chats_with_one_bos_and_reads_back_what_it_wrote(base: Path) -> None:

@@ -71,8 +71,9 @@ class Config:
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write `model/` (weights and tokenizer), `history.parquet` and `metrics.json`."""
     from datasets import Dataset
-    from transformers import Trainer, TrainingArguments, set_seed
+    from transformers import TrainingArguments, set_seed
 
+    from playpen.epoch_order import OrderedTrainer
     from playpen.models import write_model_files
     from playpen.training import remove_checkpoints, train, trainer_arguments
 
@@ -96,7 +97,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         lr_scheduler_type="cosine",
     )
     rows = Dataset.from_dict({"input_ids": blocks, "labels": blocks}).with_format("torch")
-    metrics: dict[str, Any] = train(Trainer(model=model, args=arguments, train_dataset=rows), config, out, machine)
+    metrics: dict[str, Any] = train(OrderedTrainer(model=model, args=arguments, train_dataset=rows), config, out, machine)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     remove_checkpoints(out)
