@@ -81,6 +81,28 @@ def test_a_whole_shard_is_counted_but_not_made_again(source: Path, made: Path, t
     assert files(tmp_path) == files(made)
 
 
+def test_a_few_shards_are_held_at_once_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, held = 20_000, []
+    for i in range(40):
+        numbers = range(rows * i, rows * (i + 1))
+        write_table(
+            tmp_path / "numbers" / f"shard-{i:05d}.parquet",
+            pa.table({"row_id": [f"{n:016x}" for n in numbers], "number": list(numbers)}),
+        )
+    real = sharded.Double.__call__
+
+    def measured(self: sharded.Double, table: pa.Table) -> dict[str, pa.Table]:
+        held.append(pa.total_allocated_bytes() - before)
+        return real(self, table)
+
+    monkeypatch.setattr(sharded, "ROWS", rows)
+    monkeypatch.setattr(sharded.Double, "__call__", measured)
+    one, before = read_rows(tmp_path / "numbers" / "shard-00000.parquet", 0, rows).nbytes, pa.total_allocated_bytes()
+    sharded.double(tmp_path, tmp_path / "out")
+    assert len(held) == 40
+    assert one / 2 < max(held) < 12 * one  # one is read, one written with what becomes of it, and both need room to do it
+
+
 def test_a_mistake_ends_the_work_and_keeps_the_shards_before_it(tmp_path: Path) -> None:
     home = write_numbers(tmp_path / "source", first=-1)
     with pytest.raises(PlaypenError, match="a number is below 0"):
