@@ -7,6 +7,7 @@ import pytest
 
 from playpen.near_duplicates import (
     NUM_HASHES,
+    Lookalikes,
     clusters,
     join_families,
     name_clusters,
@@ -104,3 +105,18 @@ def test_without_a_threshold_every_row_is_alone():
 def test_families_join_clusters_and_a_cluster_is_named_by_its_smallest_member():
     joined = join_families(np.array([0, 1, 1, 2, 3]), ["x", "x", "", "", ""])
     assert name_clusters(joined, ["e", "d", "c", "b", "a"]) == ["c", "c", "c", "b", "a"]
+
+
+@pytest.mark.parametrize("shared", [200, 230, 297])
+def test_a_text_resembles_a_few_exactly_when_it_is_near_to_one_of_them(shared):
+    few = [signature(" ".join(text(seed))) for seed in range(5)]
+    held = Lookalikes(few, 0.8)
+    for seed in range(5):
+        other = signature(" ".join(text(seed)[:shared] + text(seed + 100)[shared:]))
+        assert held.resemble(other) == bool((similarity(other, np.array(few)) >= 0.8).any()) == (shared == 297)
+
+
+def test_nothing_resembles_no_texts_and_without_a_threshold_not_even_a_copy_does():
+    one = signature(" ".join(text(0)))
+    assert not Lookalikes([], 0.8).resemble(one)
+    assert not Lookalikes([one], None).resemble(one)

@@ -41,6 +41,9 @@ SCHEMA = pa.schema(
 )
 """The columns of every split of a data artifact."""
 
+DROPPED_SCHEMA = pa.schema([("position", pa.int64()), ("source", pa.string()), ("reason", pa.string()), ("sample", pa.string())])
+"""The columns of `dropped`."""
+
 ROWS = pa.schema([SCHEMA.field(name) for name in ("row_id", "messages", "source", "quality_score", "task", "raw")])
 TOKENS = pa.schema([SCHEMA.field(name) for name in ("input_ids", "labels", "num_tokens", "num_labels")])
 BATCH = 128
@@ -76,12 +79,9 @@ class Dropped:
 
     def write(self, out: Path) -> None:
         """Write `dropped.parquet`."""
-        names = [("position", pa.int64()), ("source", pa.string()), ("reason", pa.string()), ("sample", pa.string())]
         columns = list(zip(*self.rows, strict=True)) or [[]] * 4
-        write_table(
-            out / "dropped.parquet",
-            pa.table([pa.array(c, t) for c, (_, t) in zip(columns, names, strict=True)], schema=pa.schema(names)),
-        )
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, DROPPED_SCHEMA, strict=True)]
+        write_table(out / "dropped.parquet", pa.table(arrays, schema=DROPPED_SCHEMA))
 
 
 def sample_of(messages: Chat) -> str:

@@ -22,6 +22,8 @@ class Machine:
     """Processes of finetune, train-sae and evaluate, started by torchrun (one a GPU); other stages run in one."""
     workers: NonNegativeInt = 0
     """Worker processes for row-wise work on the CPU; 0 works in the main process."""
+    ray_workers: NonNegativeInt = 0
+    """Workers of Ray (the extra `ray`) that share the shards of build-pool, fingerprint and predict; 0 is a plain loop."""
     forward_tokens: PositiveInt = 4096
     """Tokens, padding included, in one batch of a forward pass; lower it when memory runs out."""
     train_rows: PositiveInt = 16

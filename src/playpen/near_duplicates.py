@@ -102,6 +102,30 @@ def clusters(signatures: np.ndarray, threshold: float | None) -> np.ndarray:
     return _connect(size, list(pairs(signatures, threshold)))
 
 
+class Lookalikes:
+    """A few texts, by their signatures, that each of any number of others is held against."""
+
+    def __init__(self, signatures: Sequence[np.ndarray], threshold: float | None) -> None:
+        """Keep the signatures in buckets of equal bands; a threshold of None lets nothing resemble them."""
+        self.signatures, self.threshold = np.array(signatures).reshape(-1, NUM_HASHES), threshold
+        width = NUM_HASHES if threshold is None else rows_per_band(threshold)
+        self.bands = [slice(start, start + width) for start in range(0, NUM_HASHES - width + 1, width)]
+        self.buckets: dict[tuple[int, bytes], list[int]] = {}
+        for place, each in enumerate(self.signatures):
+            for key in self._keys(each):
+                self.buckets.setdefault(key, []).append(place)
+
+    def _keys(self, signature: np.ndarray) -> list[tuple[int, bytes]]:
+        return [(band.start, signature[band].tobytes()) for band in self.bands]
+
+    def resemble(self, signature: np.ndarray) -> bool:
+        """Say whether one of the texts has a similarity of at least the threshold with that of a signature."""
+        if self.threshold is None:
+            return False
+        near = {place for key in self._keys(signature) for place in self.buckets.get(key, ())}
+        return bool(near) and bool((similarity(signature, self.signatures[sorted(near)]) >= self.threshold).any())
+
+
 def join_families(cluster_of: np.ndarray, families: list[str]) -> np.ndarray:
     """Return cluster numbers where rows of one family, "" being none, lie together as well."""
     heads: dict[int | str, int] = {}

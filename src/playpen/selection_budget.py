@@ -1,6 +1,7 @@
 """What selection rules share: a budget, in rows or in tokens, and the scores that they rank by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,10 @@ ENOUGH = 0.95
 ONE_OF = "give either k (rows), tokens or labels (answer tokens)"
 LENGTH_BINS = 8
 """Equal-count bins of length, and of the answer's length, within which `matched_random` draws."""
+
+
+Row = Mapping[str, Any]
+"""One row by its columns, as `reason` gets it."""
 
 
 @config

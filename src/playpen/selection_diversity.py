@@ -13,7 +13,7 @@ from tyro.conf import Suppress
 from playpen.config import Input, PlaypenError, config
 from playpen.progress import tqdm
 from playpen.row_similarity import Measure, RowVectors, read_row_vectors
-from playpen.selection_budget import Walk, best_first, priorities, scores_of
+from playpen.selection_budget import Row, Walk, best_first, priorities, scores_of
 
 BLOCK = 256
 """Rows compared with all others at once."""
@@ -65,7 +65,7 @@ class RoundRobin(Walk):
             picks.append(row)
         return np.array(picks)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         if row["query"] < 0:
             return "the budget was full before a query's turn came to it"
@@ -111,7 +111,7 @@ class FacilityLocation(Walk):
         frame = {"priority": priorities(order, taken), "gain": gain, "own": own, "helpful": helpful, "last": last, "taken": taken}
         return pd.DataFrame(frame, index=rows.index)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         if not row["taken"]:
             return f"adds at most {row['gain']:.3g} to what is kept, the last pick added {row['last']:.3g}"
@@ -180,7 +180,7 @@ class Deduplicated(Walk):
         frame = {"priority": priorities(order, taken), "overlap": overlap, "like": like, "taken": taken}
         return pd.DataFrame(frame, index=rows.index)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         if not row["taken"]:
             return f"overlaps row {row['like']}, which is better and kept, by {row['overlap']:.3f}, above {self.above:g}"

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat
 from tyro.conf import Suppress
 
 from playpen.config import Input, PlaypenError, config
-from playpen.selection_budget import ENOUGH, Budget, Walk, best_first, length_bin, priorities, scores_of
+from playpen.selection_budget import ENOUGH, Budget, Row, Walk, best_first, length_bin, priorities, scores_of
 from playpen.selection_diversity import Deduplicated, FacilityLocation, RoundRobin
 from playpen.tables import join, read_table
 
@@ -28,7 +28,7 @@ class TopK(Budget):
         """Return the scores."""
         return scores_of(rows, "top_k")
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         return f"score {row['priority']:.4g} {'reaches' if row['kept'] else 'is below'} the last kept, {cut:.4g}"
 
@@ -43,7 +43,7 @@ class Random(Budget):
         """Return a random order."""
         return pd.Series(rng.random(len(rows)), index=rows.index)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         return "drawn at random" if row["kept"] else "not drawn"
 
@@ -66,7 +66,7 @@ class MatchedRandom:
         """Keep what was drawn."""
         return (rows["priority"] >= 1).to_numpy()
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         return (
             f"drawn to match {row['source']} rows of about {row['num_tokens']} tokens, {row['num_labels']} of the answer"
@@ -104,7 +104,7 @@ class Quality(Budget):
         # A judge gives few distinct marks: without a drawn order, ties would all go to the lower row_id in every seed.
         return rows[self.column].astype(float).fillna(-np.inf) + 1e-9 * rng.random(len(rows))
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         return f"{self.column} {row['priority']:.3g} {'reaches' if row['kept'] else 'is below'} the last kept, {cut:.3g}"
 
@@ -119,7 +119,7 @@ class Longest(Budget):
         """Return the number of tokens with loss."""
         return rows["num_labels"].astype(float)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         return f"{row['num_labels']} answer tokens, the last kept has {cut:.0f}"
 
@@ -140,7 +140,7 @@ class Threshold:
         """Keep what reaches the value."""
         return (rows["priority"] >= self.value).to_numpy()
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         return f"score {row['priority']:.4g} {'reaches' if row['kept'] else 'is below'} {self.value:.4g}"
 
@@ -165,7 +165,7 @@ class Gumbel(Budget):
         noise = rng.gumbel(size=len(rows))
         return pd.DataFrame({"priority": (scores - scores.mean()) / (spread or 1.0) / self.temperature + noise, "noise": noise})
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         sides = f"{'reaches' if row['kept'] else 'is below'} the last kept, {cut:.3g}"
         return f"score {row['score']:.4g}, softened to {row['priority']:.3g} by a draw of {row['noise']:+.3g}, {sides}"
@@ -188,7 +188,7 @@ class FilterBottom(Walk):
         walked = np.concatenate([drawn[stays[drawn]], order[~stays[order]]])
         return pd.Series(priorities(walked, stays), index=rows.index)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         if row["priority"] < 0:
             return f"score {row['score']:.4g} is among the worst {self.drop:.0%}"
@@ -217,7 +217,7 @@ class SourceCap(Walk):
         order = best_first(rows, self.kind)
         return pd.Series(priorities(order, self.walk(rows, order, passes)), index=rows.index)
 
-    def reason(self, row: pd.Series, cut: float) -> str:
+    def reason(self, row: Row, cut: float) -> str:
         """Say why a row is kept or not."""
         if row["priority"] < 0:
             return f"{row['source']} has no room for it in its {self.share:.0%} of {self.limit} {self.unit}, taken by better rows"

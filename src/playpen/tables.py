@@ -128,6 +128,20 @@ def iter_table(artifact: Path | str, name: str, rows: int, columns: list[str] | 
             yield pa.Table.from_batches([batch])
 
 
+def read_rows(file: Path, start: int, rows: int, columns: list[str] | None = None) -> pa.Table:
+    """Read `rows` rows of a file from row `start` on, without ever holding much more of it."""
+    _check_schema(file, columns)
+    source, parts, place = pq.ParquetFile(file), [], 0
+    for batch in source.iter_batches(batch_size=rows, columns=columns):
+        first, last = max(start - place, 0), min(start + rows - place, len(batch))
+        if first < last:
+            parts.append(batch.slice(first, last - first))
+        place += len(batch)
+        if place >= start + rows:
+            break
+    return pa.Table.from_batches(parts)
+
+
 def count_rows(artifact: Path | str, name: str) -> int:
     """Return the number of rows of a table from the files' footers."""
     return sum(pq.read_metadata(file).num_rows for file in table_files(Path(artifact), name))

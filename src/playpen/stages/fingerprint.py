@@ -6,13 +6,14 @@ hidden state of the same tokens is kept beside them, as the control that needs n
 
     playpen fingerprint --sae runs/demo/sae --model runs/demo/base --data runs/demo/data --split pool
 
-Written in shards, so that a killed run goes on where it was.
+Written in shards, so that a killed run goes on where it was; `--machine.ray-workers N` shares them among N workers of Ray.
 """
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
@@ -21,6 +22,7 @@ from playpen.config import Input, config
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from playpen.fingerprints import Fingerprinter
     from playpen.machine import Machine
 
 VERSION = 1
@@ -82,40 +84,46 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     )
 
 
-def make_shards(fingerprinter: Any, config: Config, out: Path) -> dict[str, int]:
-    """Write the shards that are not there; return `rows` of all and, of those made now, `tokens` and `pooled_tokens`.
+@dataclass(frozen=True)
+class Fingerprints:
+    """The work on a shard: its tables `features` and, when asked for, `hidden`."""
 
-    A thread writes each shard while the next one is made.
-    """
-    from playpen.fingerprints import COLUMNS, fingerprint_rows, pooled_tokens
-    from playpen.progress import tqdm
-    from playpen.tables import count_rows, iter_table
+    fingerprinter: "Fingerprinter"
+    hidden: bool
 
-    counts: dict[str, int] = dict.fromkeys(("rows", "tokens", "pooled_tokens"), 0)
-    bar = tqdm(total=count_rows(config.data, config.split), desc="fingerprint", unit="row", disable=None, mininterval=1)
-    with bar as progress, ThreadPoolExecutor(max_workers=1) as writer:
-        writing: Future[None] | None = None
-        for i, table in enumerate(iter_table(config.data, config.split, SHARD_ROWS, COLUMNS)):
-            name = f"shard-{i:05d}.parquet"
-            if not (out / "features" / name).exists():
-                made = fingerprint_rows(fingerprinter, table, config.hidden)
-                counts["tokens"] += len(table["input_ids"].combine_chunks().flatten())
-                counts["pooled_tokens"] += pooled_tokens(fingerprinter, table)
-                if writing is not None:
-                    writing.result()  # one shard waits at most, and a full disk ends the work
-                writing = writer.submit(write_shard, made, out, name)
-            counts["rows"] += table.num_rows
-            progress.update(table.num_rows)
-        if writing is not None:
-            writing.result()
-    return counts
+    def __call__(self, rows: "pa.Table") -> "dict[str, pa.Table]":
+        """Return the tables of rows with `fingerprints.COLUMNS`."""
+        from playpen.fingerprints import fingerprint_rows
+
+        made = fingerprint_rows(self.fingerprinter, rows, self.hidden)
+        if not self.hidden:
+            return {"features": made}
+        return {"hidden": made.select(["row_id", "vector"]), "features": made.drop_columns("vector")}
+
+    def count(self, rows: "pa.Table", fresh: bool) -> dict[str, int]:
+        """Return `rows` and, of a shard made now, `tokens` and `pooled_tokens`."""
+        from playpen.fingerprints import pooled_tokens
+
+        if not fresh:
+            return {"rows": rows.num_rows}
+        tokens = len(rows["input_ids"].combine_chunks().flatten())
+        return {"rows": rows.num_rows, "tokens": tokens, "pooled_tokens": pooled_tokens(self.fingerprinter, rows)}
 
 
-def write_shard(made: "pa.Table", out: Path, name: str) -> None:
-    """Write one shard of each table."""
-    from playpen.tables import write_table
+def open_work(config: Config, machine: "Machine") -> Fingerprints:
+    """Open the model and the SAE, in a worker."""
+    from playpen.fingerprints import open_fingerprinter
 
-    if "vector" in made.column_names:
-        write_table(out / "hidden" / name, made.select(["row_id", "vector"]))
-        made = made.drop_columns("vector")
-    write_table(out / "features" / name, made)  # last: it is what tells that the shard is whole
+    return Fingerprints(open_fingerprinter(config.sae, config.model, config.tokens, config.k, machine), config.hidden)
+
+
+def make_shards(fingerprinter: "Fingerprinter", config: Config, out: Path) -> dict[str, int]:
+    """Write the shards that are not there; return `rows` of all and, of those made now, `tokens` and `pooled_tokens`."""
+    from playpen.fingerprints import COLUMNS
+    from playpen.shards import Job, cut, map_shards
+
+    machine, tables = fingerprinter.machine, ("hidden", "features") if config.hidden else ("features",)
+    here = partial(Fingerprints, fingerprinter, config.hidden)
+    job = Job(partial(open_work, config, machine) if machine.ray_workers else here, COLUMNS, out, tables)
+    found = map_shards(job, cut(config.data, (config.split,), SHARD_ROWS), machine, "fingerprint")
+    return {name: found[name] for name in ("rows", "tokens", "pooled_tokens")}

@@ -4,10 +4,13 @@
 
 Each row is fingerprinted and classified at once; nothing but its score is stored, and memory does not grow with the pool. The
 table `scores` holds the prediction in [0, 1], higher = more helpful: the probability of being in the top, the expected
-rank or the expected score, as the classifier was trained. Written in shards, so that a killed run goes on where it was.
+rank or the expected score, as the classifier was trained. Written in shards, so that a killed run goes on where it was; `--machine.ray-workers N` shares them among N workers of Ray. A pool of any
+size comes from `build-pool`.
 """
 
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +21,9 @@ from playpen.config import Input, PlaypenError, config
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from playpen.fingerprints import Fingerprinter
     from playpen.machine import Machine
+    from playpen.saved_classifier import SavedClassifier
 
 VERSION = 1
 RESUMABLE = True
@@ -44,31 +49,19 @@ class Config:
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the table `scores` (row_id, score) in shards, and `metrics.json`."""
-    from playpen.fingerprints import COLUMNS, open_fingerprinter, pooled_tokens
+    from playpen.fingerprints import COLUMNS
     from playpen.models import check_tokens
-    from playpen.progress import tqdm
     from playpen.saved_classifier import load_classifier
-    from playpen.tables import count_rows, iter_table, write_json
+    from playpen.shards import Job, cut, map_shards
+    from playpen.tables import write_json
 
     check_tokens(config.data, config.model)
-    classifier, total = load_classifier(config.classifier), sum(count_rows(config.data, split) for split in config.splits)
-    made = classifier.info["fingerprint"]
-    check_fingerprint(config, made)
-    fingerprinter = open_fingerprinter(config.sae, config.model, made["tokens"], made["k"], machine)
-    heldout = held_out_predictions(config.classifier, classifier.info["name"])
-    counts = dict.fromkeys(("rows", "tokens", "pooled_tokens", "predicted_rows", "in_sample_rows"), 0)
+    check_fingerprint(config, load_classifier(config.classifier).info["fingerprint"])
+    shards = cut(config.data, config.splits, config.shard_rows)
     started = time.monotonic()
-    tables = (table for split in config.splits for table in iter_table(config.data, split, config.shard_rows, COLUMNS))
-    with tqdm(total=total, desc="predict", unit="row", disable=None, mininterval=1) as progress:
-        for i, table in enumerate(tables):
-            fresh = predict_shard(classifier, fingerprinter, table, heldout, out / "scores" / f"shard-{i:05d}.parquet")
-            counts["rows"] += table.num_rows
-            counts["tokens"] += len(table["input_ids"].combine_chunks().flatten())
-            counts["pooled_tokens"] += pooled_tokens(fingerprinter, table)
-            counts["predicted_rows"] += table.num_rows if fresh else 0
-            counts["in_sample_rows"] += sum(row in heldout for row in table["row_id"].to_pylist())
-            progress.update(table.num_rows)
+    found = map_shards(Job(partial(open_work, config, machine), COLUMNS, out, ("scores",)), shards, machine, "predict")
     seconds = time.monotonic() - started
+    counts = {name: found[name] for name in ("rows", "tokens", "pooled_tokens", "predicted_rows", "in_sample_rows")}
     speed = counts["predicted_rows"] / max(seconds, 1e-9)
     write_json(out / "metrics.json", {**counts, "seconds": round(seconds, 2), "rows_per_second": round(speed, 2)})
 
@@ -96,19 +89,47 @@ def held_out_predictions(classifier: str, name: str) -> dict[str, float]:
     return dict(zip(mine["row_id"], mine["prediction"], strict=True))
 
 
-def predict_shard(classifier: Any, fingerprinter: Any, table: "pa.Table", heldout: dict[str, float], file: Path) -> bool:
-    """Write the scores of some rows, unless they are there already; return whether they were made now.
+@dataclass(frozen=True)
+class Predictions:
+    """The work on a shard: the table `scores`."""
 
-    A row that the classifier learnt from gets its held-out prediction: its own would be too sure, and outrank the rest.
-    """
-    import pyarrow as pa
+    fingerprinter: "Fingerprinter"
+    classifier: "SavedClassifier"
+    heldout: dict[str, float]
+    """By row_id, what is predicted of a row that the classifier learnt from."""
 
-    from playpen.fingerprints import fingerprint_rows
-    from playpen.tables import write_table
+    def __call__(self, rows: "pa.Table") -> "dict[str, pa.Table]":
+        """Return the scores of rows with `fingerprints.COLUMNS`.
 
-    if file.exists():
-        return False
-    ids, score = table["row_id"].to_pylist(), classifier.predict(fingerprint_rows(fingerprinter, table, classifier.hidden))
-    score = [heldout.get(row_id, float(own)) for row_id, own in zip(ids, score, strict=True)]
-    write_table(file, pa.table({"row_id": table["row_id"].cast(pa.string()), "score": pa.array(score, pa.float32())}))
-    return True
+        A row that the classifier learnt from gets its held-out prediction: its own would be too sure, and outrank the rest.
+        """
+        import pyarrow as pa
+
+        from playpen.fingerprints import fingerprint_rows
+
+        own = self.classifier.predict(fingerprint_rows(self.fingerprinter, rows, self.classifier.hidden))
+        score = [self.heldout.get(name, float(mine)) for name, mine in zip(rows["row_id"].to_pylist(), own, strict=True)]
+        return {"scores": pa.table({"row_id": rows["row_id"].cast(pa.string()), "score": pa.array(score, pa.float32())})}
+
+    def count(self, rows: "pa.Table", fresh: bool) -> dict[str, int]:
+        """Return what `metrics.json` counts."""
+        from playpen.fingerprints import pooled_tokens
+
+        return {
+            "rows": rows.num_rows,
+            "tokens": len(rows["input_ids"].combine_chunks().flatten()),
+            "pooled_tokens": pooled_tokens(self.fingerprinter, rows),
+            "predicted_rows": rows.num_rows if fresh else 0,
+            "in_sample_rows": sum(name in self.heldout for name in rows["row_id"].to_pylist()),
+        }
+
+
+def open_work(config: Config, machine: "Machine") -> Predictions:
+    """Open the classifier, the model and the SAE, here or in a worker."""
+    from playpen.fingerprints import open_fingerprinter
+    from playpen.saved_classifier import load_classifier
+
+    classifier = load_classifier(config.classifier)
+    made = classifier.info["fingerprint"]
+    fingerprinter = open_fingerprinter(config.sae, config.model, made["tokens"], made["k"], machine)
+    return Predictions(fingerprinter, classifier, held_out_predictions(config.classifier, classifier.info["name"]))
