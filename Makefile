@@ -16,7 +16,7 @@ export UV_PYTHON := $(PYTHON)
 help:
 	@echo "make demo    the whole job on the embedded world: no hub, no account, no GPU"
 	@echo "make test    linters, types and the test suite"
-	@echo "make setup   the environment in .venv, with the extras offline and prompts and the developers' tools"
+	@echo "make setup   the environment in .venv, with the extras offline, prompts, ray and sagemaker and the developers' tools"
 	@echo "make pin     resolve every dependency again and write the exact versions into pyproject.toml"
 
 .tools/bin/uv:
@@ -25,7 +25,7 @@ help:
 
 # --inexact: what an earlier target installed stays.
 setup: $(filter .tools/%,$(UV))
-	$(UV) sync --quiet --compile-bytecode --inexact --extra offline --extra prompts --group dev
+	$(UV) sync --quiet --compile-bytecode --inexact --extra offline --extra prompts --extra ray --extra sagemaker --group dev
 
 demo: $(filter .tools/%,$(UV))
 	$(UV) sync --quiet --compile-bytecode --inexact --no-default-groups

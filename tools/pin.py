@@ -23,7 +23,7 @@ def main() -> None:
     )
     lines = [line.replace("+cpu", "") for line in done.stdout.splitlines() if line and not line.startswith(("#", "-", "."))]
     pins = sorted({"torch==" + line.split("==")[1].split()[0] if line.startswith("torch==") else line for line in lines})
-    kept = [line for line in pins if not line.startswith(FOLLOW_TORCH)]
+    kept = [line for line in pins if not line.startswith(FOLLOW_TORCH) and "'never'" not in line]
     block = "constraint-dependencies = [\n" + "".join(f'    "{line}",\n'.replace("'", "'") for line in kept) + "]\n"
     PROJECT.write_text(text.replace("[tool.uv]\n", "[tool.uv]\n" + block, 1))
 

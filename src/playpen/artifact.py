@@ -131,7 +131,7 @@ def verify(artifact: Path) -> list[str]:
 def provenance(started: float, machine: Any, command: str, peak: int | None = None) -> dict[str, Any]:
     """Return who made an artifact: commit, command, package versions, machine, seconds and the most bytes held while it was made."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "command": command,
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -156,11 +156,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """Return the commit of the source tree that runs, with `+dirty` when it was edited; None outside a checkout."""
+def commit() -> str | None:
+    """Return the commit of the source tree that runs, with `+dirty` when it was edited.
+
+    Outside a checkout it is what PLAYPEN_COMMIT says, which a job on another machine is given, or None.
+    """
     here = Path(__file__).resolve().parent
     if not (here.parents[1] / ".git").exists():
-        return None
+        return os.environ.get("PLAYPEN_COMMIT") or None
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True)

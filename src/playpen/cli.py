@@ -172,7 +172,7 @@ class RunArguments:
     root: tyro.conf.DisallowNone[Path | None] = None
     """Directory of the artifacts; runs/<preset> when left out."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Only say what is there and what is to do."""
+    """Only say what is there, what is to do and, with a launcher, what would be sent."""
     machine: Machine = Machine()
     """Where and how to run; changes no artifact's name."""
 
@@ -198,6 +198,8 @@ class Place:
     """Name of the artifact; the verb when left out."""
     root: Path = Path("runs")
     """Directory that the artifact is made in, as <name>-<fingerprint>."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only say whether it is there and, with a launcher, what would be sent."""
 
 
 def _stage_arguments(config_class: Any) -> Any:
@@ -222,7 +224,7 @@ def _run_one(kind: str, args: list[str]) -> None:
         if "/" not in value:
             raise PlaypenError(f"'{value}' names no artifact: give its path, as runs/demo/{value} (entry names are for presets)")
     entry = make_entry(call.artifact.name or kind, kind, call.config, {}, {})
-    made = run_plan({entry.name: entry}, call.artifact.root, call.machine)
+    made = run_plan({entry.name: entry}, call.artifact.root, call.machine, dry_run=call.artifact.dry_run)
     print(made[entry.name])
 
 

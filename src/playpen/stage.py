@@ -1,8 +1,8 @@
 """Stages and plans: from named configs to artifacts, making only what is missing.
 
 A stage is a module of `playpen.stages` with `Config`, `VERSION` and `run(config, out, machine)`. It may say
-`RESUMABLE = True` (unfinished work under `out` is kept and gone on with) and `DISTRIBUTED = True` (it may run under
-torchrun). A plan is an ordered mapping of names to configs; `run_plan` makes what is missing, in that order.
+`RESUMABLE = True` (unfinished work under `out` is kept and gone on with), `DISTRIBUTED = True` (it may run under
+torchrun) and `STAYS = True` (it works on what lies beside the artifacts, so that no launcher takes it elsewhere). A plan is an ordered mapping of names to configs; `run_plan` makes what is missing, in that order.
 """
 
 import ast
@@ -130,13 +130,22 @@ def run_plan(
     there = {name: (root / e.directory / artifact.MANIFEST).exists() for name, e in plan.items()}
     for name, entry in plan.items():
         say(f"  {'there' if there[name] else 'to do':6} {entry.directory:32} {entry.kind}")
+    todo = [name for name in plan if not there[name]]
     if dry_run:
+        if machine.launcher != "here":
+            _elsewhere().tell_jobs(todo, plan, root, machine, say)
         return {name: root / e.directory for name, e in plan.items()}
     root.mkdir(parents=True, exist_ok=True)
     _write_index(plan, root)
-    todo = [name for name in plan if not there[name]]
     total, started = len(todo), time.time()
     while todo:
+        if machine.launcher != "here" and (away := _elsewhere().leaving(todo, plan, root)):
+            try:
+                _elsewhere().launch(away, plan, root, machine, say)
+            finally:
+                _write_index(plan, root)
+            todo = [name for name in todo if name not in away]
+            continue
         name = _next(todo, plan, root)
         if name is None:
             time.sleep(0.3)  # every entry that could be made is in another process's hands
@@ -148,6 +157,10 @@ def run_plan(
             f"  [{total - len(todo)}/{total}] {plan[name].directory} is there; {time.time() - started:.0f} s so far, {len(todo)} to do"
         )
     return {name: root / e.directory for name, e in plan.items()}
+
+
+def _elsewhere() -> ModuleType:
+    return importlib.import_module("playpen.cloud.launch")
 
 
 def _write_index(plan: dict[str, Entry], root: Path) -> None:
@@ -171,11 +184,15 @@ def _write_index(plan: dict[str, Entry], root: Path) -> None:
 def _next(todo: list[str], plan: dict[str, Entry], root: Path) -> str | None:
     """Return the first entry to do whose inputs are there and which no other process holds."""
     for name in todo:
-        inputs = [v for v in inputs_of(plan[name].config) if "/" not in v]
-        ready = all((root / plan[v].directory / artifact.MANIFEST).exists() for v in inputs)
-        if ready and not _is_locked(_lock_file(plan[name], root)):
+        if is_ready(plan[name], plan, root) and not _is_locked(_lock_file(plan[name], root)):
             return name
     return None
+
+
+def is_ready(entry: Entry, plan: dict[str, Entry], root: Path) -> bool:
+    """Say whether the artifacts that an entry needs are there."""
+    inputs = [v for v in inputs_of(entry.config) if "/" not in v]
+    return all((root / plan[v].directory / artifact.MANIFEST).exists() for v in inputs)
 
 
 def _locks(root: Path) -> Path:
@@ -224,7 +241,7 @@ def make_artifact(entry: Entry, cfg: Any, final: Path, machine: Machine) -> None
         else:
             run_stage(entry.kind, cfg, part, machine)
         held = resident_memory.peak() if counted and not elsewhere else None
-        artifact.seal(part, final, entry.identity, artifact.provenance(started, asdict(machine), artifact.command_line(), held))
+        artifact.seal(part, final, entry.identity, artifact.provenance(started, machine.plain(), artifact.command_line(), held))
     except Exception as error:
         full = shutil.disk_usage(part).free < 1 << 20
         if (
@@ -256,10 +273,24 @@ def _torchrun(kind: str, cfg: Any, part: Path, machine: Machine) -> None:
 
 
 def run_call(file: Path) -> None:
-    """Run the call that another process wrote, alone or as one of torchrun's processes."""
+    """Run the call that another process wrote: a stage, alone or as one of torchrun's processes, or the entries of a plan."""
     with processes.telling_once(file):
         call = json.loads(file.read_text())
+        if "entries" in call:
+            _run_entries(call, str(file))
+            return
         cfg = make_config(load_stage(call["kind"]).Config, call["config"], str(file))
         machine = make_config(Machine, call["machine"], str(file))
         with processes.group(machine):
             run_stage(call["kind"], cfg, Path(call["out"]), machine)
+
+
+def _run_entries(call: dict[str, Any], where: str) -> None:
+    """Make the entries of a call in the working directory, if they are here what they were where it was written."""
+    plan = make_plan(call["entries"])
+    for entry, asked in zip(plan.values(), call["directories"], strict=True):
+        if entry.directory != asked:
+            raise PlaypenError(
+                f"{where}: {asked} was asked for, but here it is {entry.directory}: an input or the version differs"
+            )
+    run_plan(plan, Path(), make_config(Machine, call["machine"], where))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from playpen.machine import Machine
 
 VERSION = 1
+STAYS = True
 
 EXPORTED = pa.schema(
     [

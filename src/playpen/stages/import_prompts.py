@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from playpen.machine import Machine
 
 VERSION = 1
+STAYS = True
 RESUMABLE = True
 COPY, NEAR = "exact copy of an earlier row", "question too near to an earlier one to the same subject"
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from playpen.machine import Machine
 
 VERSION = 1
+STAYS = True
 RESUMABLE = True
 HOPELESS = 5
 """Questions that fail before any is answered, after which the run gives up."""
