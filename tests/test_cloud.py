@@ -247,11 +247,11 @@ def test_half_an_artifact_of_a_job_that_ended_early_is_left_for_the_next(home, c
     there = home / "runs" / ".cloud" / entry.directory
     shutil.copytree("runs/data", there)
     (there / "pool.parquet").unlink()
-    away._settle(entry, there.parent, must_be_whole=False)
+    away.settle(entry, there.parent, must_be_whole=False)
     assert away.missing(["picked"]) == ["picked"]
     assert "did not come back whole: pool.parquet: missing" in said[0]
     with pytest.raises(PlaypenError, match="did not come back whole"):
-        away._settle(entry, there.parent, must_be_whole=True)
+        away.settle(entry, there.parent, must_be_whole=True)
 
 
 def test_what_lies_unfinished_under_a_final_name_is_told_before_a_job_is_paid_for(aws: Amazon, home, capsys):

@@ -123,13 +123,13 @@ class Away:
             for directory in (self.plan[name].directory for name in names):
                 fetch_tree(self.account, self.account.key(self.base, f"root/{directory}"), there / directory)
         for name in names:
-            self._settle(self.plan[name], there, must_be_whole=done)
+            self.settle(self.plan[name], there, must_be_whole=done)
         shutil.rmtree(there, ignore_errors=True)
         if last is not None and not done:
             raise PlaypenError(why_not(ended, last))
         return self.missing(names)
 
-    def _settle(self, entry: "Entry", there: Path, must_be_whole: bool) -> None:
+    def settle(self, entry: "Entry", there: Path, must_be_whole: bool) -> None:
         """Give an artifact that has come back its name, once it is whole, unless another process was quicker.
 
         Of a job that ended early, S3 may hold half an artifact: that one is left for the next job.
