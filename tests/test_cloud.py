@@ -21,8 +21,9 @@ from sagemaker_server import BUCKET, ENVIRONMENT, Amazon
 
 from playpen import artifact, cli, hub
 from playpen.cloud import watch
+from playpen.cloud.account import open_account
 from playpen.cloud.container import keep_whole
-from playpen.cloud.launch import base_name
+from playpen.cloud.launch import Away, base_name
 from playpen.cloud.travel import check_arrival, pack
 from playpen.cloud.wheel import HOME, write_requirements, write_wheel
 from playpen.config import PlaypenError
@@ -98,6 +99,7 @@ def interrupted_client(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.timeout(900)  # a container, and the SDK, on a machine that is busy
 def test_a_launched_plan_comes_home_as_it_would_have_been_made_here_also_to_a_client_that_was_killed_meanwhile(
     aws: Amazon, home, capsys, monkeypatch
 ):
@@ -134,6 +136,7 @@ def test_a_launched_plan_comes_home_as_it_would_have_been_made_here_also_to_a_cl
     assert artifact.verify(away[0]) == []
 
 
+@pytest.mark.timeout(900)
 def test_a_failed_job_says_why_and_what_it_finished_comes_home(aws: Amazon, home, capsys):
     command = preset(home, world=WORLD, picked=select(500))
     said = fails([*command, *LAUNCH], capsys)
@@ -224,6 +227,38 @@ def test_the_presets_of_the_sae_workshop_are_one_job_once_the_prompts_are_made_h
     )
     assert len(requests_told(said)) == 1
     assert len(requests_told(said)[0]["TrainingJobName"]) <= 63
+
+
+def test_a_dashboard_is_a_job_that_its_sae_its_model_and_its_corpus_go_along_with(home, configured, capsys):
+    for name in ("sae", "base", "corpus"):
+        tiny.write_artifact(home / "runs" / "mine" / name, name, lambda out: (out / "held").write_text("x"))
+    inputs = ["--sae", "runs/mine/sae", "--model", "runs/mine/base", "--data", "runs/mine/corpus"]
+    cli.main(["features", *inputs, "--root", "runs", "--dry-run", *LAUNCH])
+    (request,) = requests_told(capsys.readouterr().out)
+    base = request["TrainingJobName"].rpartition("-")[0]
+    (inputs,) = [c["DataSource"]["S3DataSource"] for c in request["InputDataConfig"] if c["ChannelName"] == "inputs"]
+    assert (inputs["S3DataType"], inputs["S3Uri"]) == ("S3Prefix", f"s3://{BUCKET}/playpen/{base}/inputs")
+
+
+def test_half_an_artifact_of_a_job_that_ended_early_is_left_for_the_next(home, configured):
+    plan, said = make_plan({"picked": select(3)}), []
+    entry = replace(plan["picked"], fingerprint=artifact.read_manifest("runs/data")["fingerprint"])
+    away = Away(open_account(SageMaker()), "base", {"picked": entry}, Path("runs"), said.append)
+    there = home / "runs" / ".cloud" / entry.directory
+    shutil.copytree("runs/data", there)
+    (there / "pool.parquet").unlink()
+    away.settle(entry, there.parent, must_be_whole=False)
+    assert away.missing(["picked"]) == ["picked"]
+    assert "did not come back whole: pool.parquet: missing" in said[0]
+    with pytest.raises(PlaypenError, match="did not come back whole"):
+        away.settle(entry, there.parent, must_be_whole=True)
+
+
+def test_what_lies_unfinished_under_a_final_name_is_told_before_a_job_is_paid_for(aws: Amazon, home, capsys):
+    command = preset(home, picked=select(5))
+    (home / "runs" / make_plan(spec_of(command))["picked"].directory).mkdir()
+    assert "is not known to be whole; delete it and run again" in fails([*command, *LAUNCH], capsys)
+    assert not aws.requests
 
 
 def test_what_a_job_needs_and_nobody_said_is_one_line(home, capsys, monkeypatch):

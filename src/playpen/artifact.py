@@ -100,6 +100,12 @@ def find_artifact(path: str) -> Path:
     return where
 
 
+def check_free(final: Path) -> None:
+    """Raise when something lies where an artifact is to be made."""
+    if final.exists():
+        raise PlaypenError(f"{final} is there without a {MANIFEST}, so it is not known to be whole; delete it and run again")
+
+
 def seal(part: Path, final: Path, identity: dict[str, Any], provenance: dict[str, Any]) -> None:
     """Write the manifest of finished work, last, and give it its name."""
     files = {

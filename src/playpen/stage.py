@@ -132,7 +132,7 @@ def run_plan(
         say(f"  {'there' if there[name] else 'to do':6} {entry.directory:32} {entry.kind}")
     todo = [name for name in plan if not there[name]]
     if dry_run:
-        if machine.launcher != "here":
+        if todo and machine.launcher != "here":
             _elsewhere().tell_jobs(todo, plan, root, machine, say)
         return {name: root / e.directory for name, e in plan.items()}
     root.mkdir(parents=True, exist_ok=True)
@@ -225,10 +225,7 @@ def _make(entry: Entry, plan: dict[str, Entry], root: Path, machine: Machine, sa
 def make_artifact(entry: Entry, cfg: Any, final: Path, machine: Machine) -> None:
     """Run a stage into `<final>.part` and seal it."""
     module, part, started = load_stage(entry.kind), final.with_name(final.name + ".part"), time.time()
-    if final.exists():
-        raise PlaypenError(
-            f"{final} is there without a {artifact.MANIFEST}, so it is not known to be whole; delete it and run again"
-        )
+    artifact.check_free(final)
     if part.exists() and not getattr(module, "RESUMABLE", False):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)

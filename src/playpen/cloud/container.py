@@ -65,7 +65,8 @@ def keep_whole(root: Path, directories: list[str]) -> None:
 def run(call: Path, root: Path) -> tuple[int, list[str]]:
     """Run `playpen exec` on a call in the root; return its exit status and the last lines that it wrote to stderr."""
     command = [sys.executable, "-m", "playpen", "exec", str(call)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     last: deque[str] = deque(maxlen=TOLD_LINES)
     with subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         for line in process.stderr or ():

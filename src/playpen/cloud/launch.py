@@ -76,6 +76,8 @@ def launch(names: list[str], plan: dict[str, "Entry"], root: Path, machine: "Mac
     with FileLock(_lock(root, base)), in_one_line():
         away = Away(open_account(machine.sagemaker), base, plan, root, say)
         missing = away.missing(names)
+        for name in missing:
+            artifact.check_free(root / plan[name].directory)
         if missing and (job := latest_job(away.account, base)):
             missing = away.take(job, missing)
         if missing:
@@ -96,7 +98,7 @@ class Away:
 
     def missing(self, names: list[str]) -> list[str]:
         """Return the entries whose artifacts are not at home."""
-        return [name for name in names if not (self.root / self.plan[name].directory).exists()]
+        return [name for name in names if not (self.root / self.plan[name].directory / artifact.MANIFEST).exists()]
 
     def start(self, names: list[str], machine: "Machine") -> dict[str, Any]:
         """Send up what entries need, start a job that makes them and return its description."""
@@ -116,24 +118,35 @@ class Away:
         ended, last = (job, None) if job["TrainingJobStatus"] in ENDED else follow(self.account, job["TrainingJobName"], self.say)
         there = self.root / ".cloud" / self.base
         shutil.rmtree(there, ignore_errors=True)
-        if ended["TrainingJobStatus"] != "Completed" or not fetch_archive(self.account, output_of(ended), there):
+        done = ended["TrainingJobStatus"] == "Completed"
+        if not done or not fetch_archive(self.account, output_of(ended), there):
             for directory in (self.plan[name].directory for name in names):
                 fetch_tree(self.account, self.account.key(self.base, f"root/{directory}"), there / directory)
         for name in names:
-            self._settle(self.plan[name], there)
+            self.settle(self.plan[name], there, must_be_whole=done)
         shutil.rmtree(there, ignore_errors=True)
-        if last is not None and ended["TrainingJobStatus"] != "Completed":
+        if last is not None and not done:
             raise PlaypenError(why_not(ended, last))
         return self.missing(names)
 
-    def _settle(self, entry: "Entry", there: Path) -> None:
-        """Give an artifact that has come back its name, once it is whole, unless another process was quicker."""
+    def settle(self, entry: "Entry", there: Path, must_be_whole: bool) -> None:
+        """Give an artifact that has come back its name, once it is whole, unless another process was quicker.
+
+        Of a job that ended early, S3 may hold half an artifact: that one is left for the next job.
+        """
         final, place = self.root / entry.directory, there / entry.directory
         with FileLock(_lock(self.root, entry.directory)):
-            if (place / artifact.MANIFEST).exists() and not final.exists():
+            if not (place / artifact.MANIFEST).exists() or final.exists():
+                return
+            try:
                 check_arrival(place, entry.fingerprint)
-                place.rename(final)
-                self.say(f"  {entry.directory} is there")
+            except PlaypenError as error:
+                if must_be_whole:
+                    raise
+                self.say(f"  {error}")
+                return
+            place.rename(final)
+            self.say(f"  {entry.directory} is there")
 
 
 def _lock(root: Path, name: str) -> Path:

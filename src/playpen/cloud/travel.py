@@ -98,4 +98,4 @@ def check_arrival(place: Path, fingerprint: str) -> None:
     if (found := artifact.read_manifest(place)["fingerprint"]) != fingerprint:
         raise PlaypenError(f"{place.name} came back with the fingerprint {found}, expected {fingerprint}")
     if wrong := artifact.verify(place):
-        raise PlaypenError(f"{place.name} did not come back whole: {'; '.join(wrong[:3])}; run again, which fetches it anew")
+        raise PlaypenError(f"{place.name} did not come back whole: {'; '.join(wrong[:3])}; run again")
