@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from playpen.artifact import find_artifact
 from playpen.comparison import matrix
 from playpen.paired import paired_effect
 
@@ -98,8 +99,8 @@ def larger_model(root: Path) -> None:
 
 
 def table(root: Path, entry: str, name: str) -> pd.DataFrame:
-    """Return a table, in one file or in shards, of the only artifact of an entry."""
-    (folder,) = root.glob(f"{entry}-????????")
+    """Return a table, in one file or in shards, of an entry's artifact: the one that the root's manifest names."""
+    folder = find_artifact(root / entry)
     return pd.read_parquet(folder / f"{name}.parquet" if (folder / f"{name}.parquet").exists() else folder / name)
 
 

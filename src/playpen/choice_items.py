@@ -43,24 +43,28 @@ def task_files(data: Path, names: Sequence[str] | None) -> dict[str, Path]:
 
 def read_items(file: Path) -> list[dict[str, Any]]:
     """Read a local task, JSON lines of {"prompt", "choices", "answer"}; a bad line is named."""
-    items = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            found = json.loads(line)
-            item = {"prompt": found["prompt"], "choices": [c.strip() for c in found["choices"]], "answer": found["answer"]}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise PlaypenError(
-                f'{file}, line {number}: expected {{"prompt", "choices", "answer"}}, found {line[:80]!r}'
-            ) from None
-        fits = isinstance(item["answer"], int) and 0 <= item["answer"] < len(item["choices"])
-        if not (isinstance(item["prompt"], str) and all(item["choices"]) and len(item["choices"]) > 1 and fits):
-            raise PlaypenError(
-                f"{file}, line {number}: it takes a prompt, two or more choices with text and the place of the right one, from 0"
-            )
-        items.append(item)
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() would cut within a text at U+2028
+    items = [_item(f"{file}, line {number}", line) for number, line in enumerate(lines, 1) if line or len(lines) > 1]
     if not items:
         raise PlaypenError(f"{file} holds no items")
     return items
+
+
+def _item(where: str, line: str) -> dict[str, Any]:
+    """Return the item of a line, its choices without spaces around them."""
+    try:
+        found = json.loads(line)
+        item = {"prompt": found["prompt"], "choices": [c.strip() for c in found["choices"]], "answer": found["answer"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise PlaypenError(f'{where}: expected {{"prompt", "choices", "answer"}}, found {line[:80]!r}') from None
+    choices, answer = item["choices"], item["answer"]
+    fits = isinstance(found["choices"], list) and len(set(choices)) == len(choices) > 1 and all(choices)
+    placed = isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices)
+    if not (isinstance(item["prompt"], str) and fits and placed):
+        raise PlaypenError(
+            f"{where}: it takes a prompt, two or more choices with text, all different, and the place of the right one, from 0"
+        )
+    return item
 
 
 def encode_choices(files: dict[str, Path], limit: int | None, tokenizer: Any, longest: int | None) -> Choices:

@@ -76,9 +76,20 @@ def answer(found: pd.DataFrame, plan: "Plan", budget: int) -> str:
     values = "; ".join(
         f"{row['arm']} {number(row['effect'], 3, True)} ({span(row['low'], row['high'])})" for row in mine.to_dict("records")
     )
+    count = len(found[found["in_family"]])
     return (
-        f"{plan.subject} {'; it '.join(parts)} (p < {level:g}, adjusted for {len(found[found['in_family']])} comparisons), each within "
-        f"{budget:,} tokens. Its held-out loss minus theirs, nats a token: {values}."
+        f"{powerless(plan)}{plan.subject} {'; it '.join(parts)} (needed: p < {level:g}, adjusted for {count} comparison{'s' * (count > 1)}), each "
+        f"within {budget:,} tokens. Its held-out loss minus theirs, nats a token: {values}."
+    )
+
+
+def powerless(plan: "Plan") -> str:
+    """Return a warning where no effect, however large, could have reached the planned level; else nothing."""
+    if plan.least_p < plan.needed.level:
+        return ""
+    return (
+        f"{plan.seeds} seed{'s' * (plan.seeds > 1)} give no adjusted p below {plan.least_p:.2g}, so this plan could tell no arm apart at its level "
+        f"of {plan.needed.level:g}: read the intervals. "
     )
 
 
@@ -114,7 +125,7 @@ def earlier_comparisons(plan: dict[str, Any]) -> list[str]:
 def effects_table(found: pd.DataFrame, plan: "Plan", sizes: pd.DataFrame) -> Table:
     """Return one row a budget and arm, the lowest loss first."""
     heads = ("arm", "budget", "tokens", "rows", "answer tokens", "steps", "loss", f"{plan.subject} minus it", "95% interval")
-    heads += ("p (seeds)", "p (rows)", "p (both)", "p (Holm)", "seeds won", "rows won")
+    heads += ("p (Holm)", "p (seeds)", "p (rows)", "p (both)", "seeds won", "rows won")
     rows = []
     for budget in plan.budgets:
         here = found[found["budget"] == budget]
@@ -140,7 +151,11 @@ def items_section(asked: pd.DataFrame, plan: "Plan") -> tuple[Section, ...]:
         f"{named}, asked of every trained arm: a secondary endpoint, paired by seed and item. It is outside the planned family, its p is adjusted "
         "for nothing, and no claim rests on it."
     )
-    return (Section("Items answered", lead, tuple(items_table(asked, plan, row["task"]) for row in tasks)),)
+    titles = [f"Items answered{': ' + row['task'] if row['task'] else ''}" for row in tasks]
+    tables = [(items_table(asked, plan, row["task"]),) for row in tasks]
+    return tuple(
+        Section(title, lead if i == 0 else "", table) for i, (title, table) in enumerate(zip(titles, tables, strict=True))
+    )
 
 
 def items_table(asked: pd.DataFrame, plan: "Plan", task: str) -> Table:
@@ -159,7 +174,7 @@ def items_table(asked: pd.DataFrame, plan: "Plan", task: str) -> Table:
             rows.append((accuracy.loc[arm, "value"], (Cell(arm), Cell(f"{budget:,}", budget), *cells)))
     ordered = sorted(rows, key=lambda row: (row[1][1].sort or 0, -row[0]))
     note = (
-        f"{task or 'All items together'}. Accuracy: share of items whose right choice has the greatest log-likelihood. Margin: nats by which it leads the best wrong "
+        f"{'Items of ' + task if task else 'All items together'}. Accuracy: share of items whose right choice has the greatest log-likelihood. Margin: nats by which it leads the best wrong "
         f"one. {plan.subject} minus the arm: above 0, {plan.subject} is better; of accuracies, in percentage points."
     )
     return Table(f"items_{task or 'all'}", heads, tuple(cells for _, cells in ordered), note, strong=plan.subject)
@@ -183,7 +198,7 @@ def _row(row: Any, sizes: pd.DataFrame) -> tuple[Cell, ...]:
     place = (Cell(row.arm), Cell(f"{row.budget:,}", row.budget), *_size(sizes, row.budget, row.arm), num(row.loss))
     tests = tuple(
         Cell(probability(None if np.isnan(p) else p), None if np.isnan(p) else p)
-        for p in (row.p_seeds, row.p_rows, row.p_both, row.p_holm)
+        for p in (row.p_holm, row.p_seeds, row.p_rows, row.p_both)
     )
     won = tuple(Cell(f"{100 * share:.0f}%", share) for share in (row.seeds_won, row.rows_won))
     return (*place, num(row.effect, 3, True, tone=tone(row)), Cell(span(row.low, row.high), row.low), *tests, *won)

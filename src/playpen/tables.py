@@ -164,7 +164,7 @@ def join(left: pd.DataFrame, right: pd.DataFrame, where: str) -> pd.DataFrame:
     if len(missing):
         raise PlaypenError(
             f"{where}: {len(missing)} of {len(left)} rows have no partner, the first is row_id {missing.iloc[0]}; "
-            "do the two tables come from the same data?"
+            "do the two tables come from the same data, and the same split of it?"
         )
     double = [c for c in right.columns if c in left.columns and c != "row_id"]
     return left.merge(right.drop(columns=double), on="row_id", how="left", validate="one_to_one")

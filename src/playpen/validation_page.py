@@ -121,7 +121,8 @@ def _lds_note(rows: pd.DataFrame, reference: str | None) -> str:
     note = (
         f"Spearman over {first['subsets']} subsets of summed scores against minus the target loss, the mean of {first['seeds']} "
         f"trainings; pooled: mean loss of {first['targets']} targets, per target: mean of the targets' own correlations. "
-        "Intervals resample subsets and targets, differences on the same samples. "
+        "Intervals resample subsets and targets, differences on the same samples. Differences from length are from its LDS or that of its opposite, "
+        "whichever is above 0. "
     )
     top = rows[rows["scores"] == "ceiling"]
     note += (

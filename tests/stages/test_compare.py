@@ -148,14 +148,18 @@ def test_the_page_says_first_whom_the_subject_did_not_beat_and_a_trained_arm_bea
     found = read_table(out, "effects").set_index("arm")
     assert found.loc["nothing", "effect"] < 0
     assert found.loc["nothing", "p_holm"] < 0.01 < found.loc["twin", "p_holm"]
-    assert "sae cannot be told apart from twin; it beat nothing (p < 0.01" in (out / "report.md").read_text().split("##")[0]
+    assert (
+        "sae cannot be told apart from twin; it beat nothing (needed: p < 0.01" in (out / "report.md").read_text().split("##")[0]
+    )
 
 
 def test_the_level_at_which_an_arm_is_beaten_is_the_plans(home: Path) -> None:
     found = pd.DataFrame({"budget": 200, "arm": ["random"], "effect": -0.1, "low": -0.2, "high": -0.01, "p_holm": 0.03})
     found["in_family"] = True
-    assert "cannot be told apart from random (p < 0.01" in answer(found, plan_of(home), 200)
-    assert "sae beat random (p < 0.05" in answer(found, plan_of(home, needed={"level": 0.05}), 200)
+    assert "3 seeds give no adjusted p below 1, so this plan could tell no arm apart" in answer(found, plan_of(home), 200)
+    assert "cannot be told apart from random (needed: p < 0.01, adjusted for 1 comparison)" in answer(found, plan_of(home), 200)
+    told = answer(found, plan_of(home, needed={"level": 0.05}, seeds=9), 200)
+    assert told.startswith("sae beat random (needed: p < 0.05")
 
 
 def test_a_plan_says_in_words_what_its_claims_need(home: Path) -> None:

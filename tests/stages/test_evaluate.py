@@ -245,6 +245,10 @@ def test_bad_requests_are_told_in_one_line(home, tmp_path, changes, message):
         ('{"prompt": "a", "choices": ["b", "c"], "answer": 2}', "line 2: it takes"),
         ('{"prompt": "a", "choices": ["b", " "], "answer": 0}', "line 2: it takes"),
         ('{"prompt": "a", "choices": ["b"], "answer": 0}', "line 2: it takes"),
+        ('{"prompt": "a", "choices": "bc", "answer": 0}', "line 2: it takes"),
+        ('{"prompt": "a", "choices": ["b", " b"], "answer": 0}', "line 2: it takes"),
+        ('{"prompt": "a", "choices": ["b", "c"], "answer": true}', "line 2: it takes"),
+        ("", "line 2: expected"),
     ],
 )
 def test_a_broken_item_is_named_by_file_and_line(tmp_path, line, message):
@@ -255,6 +259,14 @@ def test_a_broken_item_is_named_by_file_and_line(tmp_path, line, message):
     with pytest.raises(PlaypenError) as caught:
         read_items(file)
     assert f"task.jsonl, {message}" in str(caught.value)
+
+
+def test_a_text_may_hold_the_line_separator_of_unicode(tmp_path):
+    from playpen.choice_items import read_items
+
+    file = tmp_path / "task.jsonl"
+    file.write_text('{"prompt": "a\u2028b", "choices": ["b", "c"], "answer": 1}\n', encoding="utf-8")
+    assert read_items(file)[0]["prompt"] == "a\u2028b"
 
 
 def test_data_without_held_out_targets_say_how_to_go_on(home, tmp_path):

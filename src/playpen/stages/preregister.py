@@ -147,6 +147,11 @@ class Config(LoraSettings):
         free = (Everything, Nothing)
         return self.family or tuple(name for name, arm in self.arms.items() if name != self.subject and not isinstance(arm, free))
 
+    @property
+    def least_p(self) -> float:
+        """The least p, adjusted, that so many seeds can give to the best of the family, whatever its effect."""
+        return min(1.0, 2 / 2**self.seeds * len(self.tested) * len(self.budgets))
+
 
 def run(config: Config, out: Path, machine: "Machine") -> None:
     """Choose the rows of every arm, and write them down."""
@@ -225,11 +230,7 @@ def _other(config: Config, name: str, rows: pd.DataFrame, kept: dict[str, np.nda
 
 def plan_text(config: Config) -> str:
     """Return the plan in words."""
-    claim, least = (
-        f"Claim: {config.claim}\n\n" if config.claim else "",
-        2 / 2**config.seeds * len(config.tested) * len(config.budgets),
-    )
-    needed = config.needed
+    claim, needed = f"Claim: {config.claim}\n\n" if config.claim else "", config.needed
     return (
         f"# Comparison, as planned\n\n{claim}"
         f"- Subject: `{config.subject}`. Held against, with p values adjusted over all of them and all budgets (Holm): "
@@ -239,7 +240,7 @@ def plan_text(config: Config) -> str:
         f"{config.epochs:g} epochs at a learning rate of {config.lr:g}.\n"
         "- Primary endpoint: mean loss on the `test` split, in nats a token of the answers' own, paired by seed and row. Test: the largest of "
         "three p values: sign-flips over seeds and over rows, and Student's t over both. Interval: 95 %, over both.\n"
-        f"- The least p that so many seeds can give to the best of the family, adjusted: {min(1.0, least):.2g}. Beaten is what has an adjusted p below {needed.level:g}.\n"
+        f"- The least p that so many seeds can give to the best of the family, adjusted: {config.least_p:.2g}. Beaten is what has an adjusted p below {needed.level:g}.\n"
         f"- If evidence is made of it, it needs beside that: LDS of the labels at least {needed.lds:g} and surely above {_listed(needed.lds_rivals)}; retained LDS at "
         f"least {needed.retained:g}; AUROC at least {needed.auroc:g} and surely above {_listed(needed.controls)}, overall and within a source.\n"
     )
