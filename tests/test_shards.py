@@ -1,19 +1,24 @@
 """Shards: the same files from a loop and from workers, whole or after a kill, one shard at a time."""
 
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sharded
+import torch
 
 from playpen.config import PlaypenError
-from playpen.shards import cut
+from playpen.shards import Job, _Worker, cut
 from playpen.tables import count_rows, iter_table, read_rows, read_table, write_table
 
 SIZES = (25, 7, 10)
@@ -135,6 +140,18 @@ def test_a_killed_loop_ends_like_one_that_was_not(source: Path, made: Path, tmp_
     found = sharded.double(source, tmp_path)
     assert 0 < found["fresh"] < found["rows"] == count_rows(source, "numbers")
     assert files(tmp_path) == files(made)
+
+
+def test_what_a_worker_is_sent_can_be_pickled_and_makes_the_files_of_the_loop(source: Path, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "opened").mkdir()
+    job = Job(partial(sharded.open_double, tmp_path / "opened", 0.0), ["row_id", "number"], tmp_path, ("half", "double"))
+    worker = _Worker(*pickle.loads(pickle.dumps((job, cut(source, ("numbers",), 10), torch.get_num_threads()))))
+    told = [worker({"number": np.array([number])}) for number in (3, 1, 0, 4, 2, 2)]
+    assert [found["number"] for found in told] == [[3], [1], [0], [4], [2], [2]]
+    counts = [json.loads(found["told"][0])["counts"] for found in told]
+    assert [(each["rows"], each["fresh"]) for each in counts] == [(7, 7), (10, 10), (10, 10), (10, 10), (5, 5), (5, 0)]
+    assert files(tmp_path) == files(made)
+    assert len(list((tmp_path / "opened").iterdir())) == 1
 
 
 @pytest.fixture
