@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
@@ -51,10 +51,7 @@ def structure(chats: pd.DataFrame) -> pd.DataFrame:
     top = (rows["score"] >= rows["score"].quantile(0.75)).to_numpy()
     for fold in rows["fold"].unique():
         out = (rows["fold"] == fold).to_numpy()
-        model = make_pipeline(
-            StandardScaler(),
-            LogisticRegressionCV(Cs=5, cv=5, max_iter=2000, scoring="roc_auc", use_legacy_attributes=False, l1_ratios=(0.0,)),
-        )
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         rows.loc[out, "prediction"] = model.fit(sees[~out], top[~out]).decision_function(sees[out])
     return rows
 
