@@ -19,7 +19,7 @@ import torch
 
 from playpen.config import PlaypenError
 from playpen.shards import Job, _Worker, cut
-from playpen.tables import count_rows, iter_table, read_rows, read_table, write_table
+from playpen.tables import count_rows, iter_pieces, iter_table, read_rows, read_table, write_table
 
 SIZES = (25, 7, 10)
 """Rows of the files of the table."""
@@ -68,6 +68,22 @@ def test_the_rows_of_a_shard_are_those_that_a_reading_of_the_whole_gives(source:
 def test_rows_are_found_across_row_groups(tmp_path: Path) -> None:
     pq.write_table(pa.table({"number": range(20)}), tmp_path / "groups.parquet", row_group_size=3)
     assert read_rows(tmp_path / "groups.parquet", 4, 7).to_pydict() == {"number": [4, 5, 6, 7, 8, 9, 10]}
+
+
+def test_pieces_of_any_size_are_found_across_row_groups_in_one_reading(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"number": range(20)}), tmp_path / "groups.parquet", row_group_size=3)
+    pieces = iter_pieces(tmp_path / "groups.parquet", [7, 1, 7, 5], ["number"])
+    assert [piece["number"].to_pylist() for piece in pieces] == [[*range(7)], [7], [*range(8, 15)], [*range(15, 20)]]
+
+
+def test_the_loop_opens_a_file_once_however_many_shards_lie_in_it(
+    source: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, real = [], pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda file: opened.append(file) or real(file))
+    sharded.double(source, tmp_path)
+    assert len(opened) == len(SIZES) < len(cut(source, ("numbers",), 10))
+    assert files(tmp_path) == files(made)
 
 
 def test_every_shard_becomes_a_file_of_each_table_under_its_number(made: Path) -> None:

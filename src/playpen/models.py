@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
 
 
+PARTS = ("base", "tokenizer", "adapter")
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """Where the parts of a model lie."""
@@ -54,12 +57,20 @@ def model_files(model: Path | str) -> ModelFiles:
     if not (where / "model.json").exists():
         raise PlaypenError(f"{where} holds no model: expected an artifact of load-model, pretrain or finetune")
     found: dict[str, Any] = json.loads((where / "model.json").read_text())
-    parts = {key: (where / found[key]).resolve() if found[key] else None for key in ("base", "tokenizer", "adapter")}
+    parts = {key: (where / found[key]).resolve() if found[key] else None for key in PARTS}
     for key, path in parts.items():
         if path is not None and not path.exists():
             raise PlaypenError(f"{where}: its {key} should lie in {path}, which is not there; was it moved or deleted?")
     base_id = found["base_id"] or artifact.read_manifest(where)["fingerprint"]
     return ModelFiles(parts["base"], parts["tokenizer"], parts["adapter"], base_id)  # type: ignore[arg-type]
+
+
+def written_parts(path: Path) -> list[Path]:
+    """Return where the parts of a model artifact lie, as it is written there: relative to it or in full; nothing for other artifacts."""
+    if not (path / "model.json").exists():
+        return []
+    found = json.loads((path / "model.json").read_text())
+    return [Path(found[key]) for key in PARTS if found[key]]
 
 
 def model_name(artifact_path: Path | str) -> str:

@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from playpen.config import PlaypenError
-from playpen.tables import read_rows, table_files, write_table
+from playpen.tables import iter_pieces, read_rows, table_files, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,14 +116,20 @@ def _in_turn(job: Job, shards: list[Shard]) -> Iterator[tuple[Shard, dict[str, i
     """Make the shards here, one after the other; a thread writes each while the next one is made."""
     work, writing = job.open(), None
     with ThreadPoolExecutor(max_workers=1) as writer:
-        for shard in shards:
-            rows, fresh = job.read(shard), not job.is_whole(shard)
+        for shard, rows in zip(shards, _read_in_turn(job, shards), strict=True):
+            fresh = not job.is_whole(shard)
             if fresh:
                 made = work(rows)
                 _finish(writing)  # one shard waits at most, and a full disk ends the work
                 writing = writer.submit(job.write, shard, made)
             yield shard, work.count(rows, fresh)
         _finish(writing)
+
+
+def _read_in_turn(job: Job, shards: list[Shard]) -> "Iterator[pa.Table]":
+    """Yield the rows of all shards of a table: a file is read once, however many lie in it."""
+    for file, here in groupby(shards, attrgetter("file")):
+        yield from iter_pieces(file, [shard.rows for shard in here], job.columns or None)
 
 
 def _finish(writing: "Future[None] | None") -> None:

@@ -173,7 +173,7 @@ def _write_index(plan: dict[str, Entry], root: Path) -> None:
         return (root / directory / artifact.MANIFEST).exists()
 
     file = root / artifact.MANIFEST
-    with FileLock(_locks(root) / "manifest.lock"):
+    with FileLock(lock_file("manifest", root)):
         before = json.loads(file.read_text()).get("entries", {}) if file.exists() else {}
         fresh = {
             name: e.directory for name, e in plan.items() if there(e.directory) or not (name in before and there(before[name]))
@@ -184,7 +184,7 @@ def _write_index(plan: dict[str, Entry], root: Path) -> None:
 def _next(todo: list[str], plan: dict[str, Entry], root: Path) -> str | None:
     """Return the first entry to do whose inputs are there and which no other process holds."""
     for name in todo:
-        if is_ready(plan[name], plan, root) and not _is_locked(_lock_file(plan[name], root)):
+        if is_ready(plan[name], plan, root) and not _is_locked(lock_file(plan[name].directory, root)):
             return name
     return None
 
@@ -195,14 +195,11 @@ def is_ready(entry: Entry, plan: dict[str, Entry], root: Path) -> bool:
     return all((root / plan[v].directory / artifact.MANIFEST).exists() for v in inputs)
 
 
-def _locks(root: Path) -> Path:
+def lock_file(name: str, root: Path) -> Path:
+    """Return the file that whoever makes what is called so in a root holds locked."""
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _lock_file(entry: Entry, root: Path) -> Path:
-    return _locks(root) / f"{entry.directory}.lock"
+    return folder / f"{name}.lock"
 
 
 def _is_locked(file: Path) -> bool:
@@ -216,7 +213,7 @@ def _is_locked(file: Path) -> bool:
 def _make(entry: Entry, plan: dict[str, Entry], root: Path, machine: Machine, say: Callable[[str], None]) -> None:
     """Make one artifact under its lock, unless another process was quicker."""
     final = root / entry.directory
-    with FileLock(_lock_file(entry, root)):
+    with FileLock(lock_file(entry.directory, root)):
         if not (final / artifact.MANIFEST).exists():
             say(f"  making {entry.directory} ({entry.kind})")
             make_artifact(entry, resolve(entry, plan, root), final, machine)
@@ -262,7 +259,8 @@ def run_stage(kind: str, cfg: Any, out: Path, machine: Machine) -> None:
 def _torchrun(kind: str, cfg: Any, part: Path, machine: Machine) -> None:
     """Start a stage on `machine.processes` processes of this host; the call lies beside the unfinished work."""
     call = part.with_name(part.name + ".call.json")
-    write_json(call, {"kind": kind, "config": to_plain(cfg), "out": str(part.resolve()), "machine": asdict(machine)})
+    told = {"kind": kind, "config": to_plain(cfg), "out": str(part.resolve()), "machine": asdict(machine)}
+    call.write_text(json.dumps(told))  # unsorted: models and arms keep the order that the user gave them
     try:
         processes.torchrun(kind, call, machine.processes)
     finally:

@@ -128,8 +128,21 @@ def iter_table(artifact: Path | str, name: str, rows: int, columns: list[str] | 
             yield pa.Table.from_batches([batch])
 
 
+def iter_pieces(file: Path, sizes: Sequence[int], columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a file's rows from the first on in pieces of these sizes, reading it once and holding little more than a piece."""
+    _check_schema(file, columns)
+    batches = pq.ParquetFile(file).iter_batches(batch_size=max(sizes), columns=columns)
+    held: list[pa.RecordBatch] = []
+    for size in sizes:
+        while sum(map(len, held)) < size:
+            held.append(next(batches))
+        table = pa.Table.from_batches(held)
+        yield table.slice(0, size)
+        held = table.slice(size).to_batches()
+
+
 def read_rows(file: Path, start: int, rows: int, columns: list[str] | None = None) -> pa.Table:
-    """Read `rows` rows of a file from row `start` on, without ever holding much more of it."""
+    """Read `rows` rows of a file from row `start` on, without ever holding much more of it; what lies before them is read as well."""
     _check_schema(file, columns)
     source, parts, place = pq.ParquetFile(file), [], 0
     for batch in source.iter_batches(batch_size=rows, columns=columns):

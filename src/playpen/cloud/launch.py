@@ -17,7 +17,7 @@ from playpen.cloud.request import request, submit
 from playpen.cloud.travel import check_arrival, pack
 from playpen.cloud.watch import ENDED, describe, follow, latest_job, output_of, why_not
 from playpen.config import PlaypenError, inputs_of
-from playpen.stage import is_ready, load_stage
+from playpen.stage import is_ready, load_stage, lock_file
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
@@ -73,7 +73,7 @@ def launch(names: list[str], plan: dict[str, "Entry"], root: Path, machine: "Mac
     Raises PlaypenError when the job fails; what it finished comes home all the same.
     """
     base = base_name(plan)
-    with FileLock(_lock(root, base)), in_one_line():
+    with FileLock(lock_file(base, root)), in_one_line():
         away = Away(open_account(machine.sagemaker), base, plan, root, say)
         missing = away.missing(names)
         for name in missing:
@@ -135,7 +135,7 @@ class Away:
         Of a job that ended early, S3 may hold half an artifact: that one is left for the next job.
         """
         final, place = self.root / entry.directory, there / entry.directory
-        with FileLock(_lock(self.root, entry.directory)):
+        with FileLock(lock_file(entry.directory, self.root)):
             if not (place / artifact.MANIFEST).exists() or final.exists():
                 return
             try:
@@ -147,9 +147,3 @@ class Away:
                 return
             place.rename(final)
             self.say(f"  {entry.directory} is there")
-
-
-def _lock(root: Path, name: str) -> Path:
-    folder = root / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.lock"

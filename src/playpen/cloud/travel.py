@@ -5,13 +5,13 @@ there and here. Files of the user's go to `.files/` in it.
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from playpen import artifact
 from playpen.config import PlaypenError, map_files, map_inputs, to_plain
+from playpen.models import written_parts
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
@@ -68,19 +68,17 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _add_artifact(path: Path, root: Path, inputs: dict[str, Path]) -> None:
-    """Add an artifact, and those that its model.json refers to."""
+    """Add an artifact and, of a model, those that hold its parts."""
     place = _relative(path, root)
     if place in inputs:
         return
     inputs[place] = path
-    model = path / "model.json"
-    parts = json.loads(model.read_text()) if model.exists() else {}
-    for text in filter(None, (parts.get(key) for key in ("base", "tokenizer", "adapter"))):
-        if Path(text).is_absolute():
+    for part in written_parts(path):
+        if part.is_absolute():
             raise PlaypenError(
-                f"{path} refers to {text} by its full path, which is not there elsewhere; make it anew under a --root above both"
+                f"{path} refers to {part} by its full path, which is not there elsewhere; make it anew under a --root above both"
             )
-        home = _artifact_of((path / text).resolve())
+        home = _artifact_of((path / part).resolve())
         if home != path.resolve():
             _add_artifact(home, root, inputs)
 
