@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -170,12 +171,14 @@ def test_what_a_worker_is_sent_can_be_pickled_and_makes_the_files_of_the_loop(so
     assert len(list((tmp_path / "opened").iterdir())) == 1
 
 
-@pytest.fixture
-def ray_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ray's processes find this folder's modules, and write what they write into a home that goes."""
+@pytest.fixture(scope="module")
+def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let Ray's processes find this folder's modules, and write into one home that goes: a process keeps the token that it found there."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.mark.slow
