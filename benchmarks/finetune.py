@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from playpen import artifact
 from playpen.lora_settings import warmup_steps
 from playpen.machine import Machine
 from playpen.models import load_base, load_tokenizer
@@ -94,7 +95,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300, help="how many")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     call = parser.parse_args()
-    fields = {"model": call.model, "data": call.data, "splits": (call.split,), "epochs": 1, "dropout": 0.0}
+    named = {name: str(artifact.find_artifact(getattr(call, name))) for name in ("model", "data")}
+    fields = {**named, "splits": (call.split,), "epochs": 1, "dropout": 0.0}
     rounds: dict[str, list[float]] = {"ours": [], "TRL": []}
     with tempfile.TemporaryDirectory() as folder:
         plain = finetune.Config(**fields)
