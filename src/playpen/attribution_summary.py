@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,14 @@ def write_diagnostics(rows: pd.DataFrame, file: Path) -> None:
 
 def write_query_scores(row_ids: pd.Series, scores: np.ndarray, file: Path) -> None:
     """Write `scores` [rows, queries] as one list a row, in the order of the query split."""
+    write_table(file, query_table(row_ids, scores))
+
+
+def query_table(row_ids: Sequence[str] | pd.Series, scores: np.ndarray) -> pa.Table:
+    """Return `scores` [rows, queries] as a table (row_id, scores: list of float32)."""
     offsets = pa.array(np.arange(len(scores) + 1) * scores.shape[1], pa.int32())
     lists = pa.ListArray.from_arrays(offsets, pa.array(scores.ravel(), pa.float32()))
-    write_table(file, pa.table({"row_id": pa.array(row_ids, pa.string()), "scores": lists}))
+    return pa.table({"row_id": pa.array(row_ids, pa.string()), "scores": lists})
 
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:

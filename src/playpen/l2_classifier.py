@@ -35,7 +35,7 @@ class L2Logistic:
 
     def fit(self, features: Features, target: np.ndarray, group: np.ndarray, seed: int) -> Arrays:
         """Return the weights of features and columns; where there are both, each may move the logit as far as the other."""
-        arrays, matrix = _scaled(features, self.min_rows)
+        arrays, matrix = scaled(features, self.min_rows)
         held = inner_folds(target, group, seed) == 0
         fit = _fitter(len(arrays["column_scale"]) + len(arrays["scale"]))
 
@@ -77,7 +77,7 @@ class BeyondColumns(L2Logistic):
         return {**arrays, "column_weight": -taken, "bias": np.array([base - part.mean() + arrays["column_mean"] @ taken])}
 
 
-def _scaled(features: Features, min_rows: int) -> tuple[Arrays, Any]:
+def scaled(features: Features, min_rows: int) -> tuple[Arrays, Any]:
     """Return what turns rows into columns of like size, and the rows so: dense where there are columns alone, else sparse."""
     from scipy.sparse import csr_matrix, hstack
 

@@ -117,7 +117,7 @@ def encode_by_one_product(sae: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor, 
         token, feature = (before > sae.threshold.clamp(min=0)).nonzero(as_tuple=True)
         return token, feature, before[token, feature], before
     if sae.cfg.rescale_acts_by_decoder_norm:
-        before = before * sae.W_dec.norm(dim=-1)
+        before *= sae.W_dec.norm(dim=-1)
     strength, feature = before.topk(sae.cfg.k, sorted=False)
     on = strength > 0
     return on.nonzero()[:, 0], feature[on], strength[on], before

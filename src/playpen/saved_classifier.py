@@ -1,4 +1,7 @@
-"""A classifier on disk: `classifier.json`, which says what it is and how its fingerprints are made, and `weights.safetensors`."""
+"""A classifier on disk: `classifier.json`, which says what it is and how its fingerprints are made, and `weights.safetensors`.
+
+Where the score for each query was learnt too, its weights are in `queries.safetensors`.
+"""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +14,8 @@ import pyarrow as pa
 from playpen.classifiers import CLASSIFIERS
 from playpen.config import PlaypenError, make_config
 from playpen.feature_matrix import Arrays
-from playpen.feature_table import dense, from_table
+from playpen.feature_table import Features, dense, from_table
+from playpen.query_regression import QueryRidge
 from playpen.tables import write_json
 
 
@@ -23,6 +27,8 @@ class SavedClassifier:
     """What `classifier.json` holds: model, uses, k, settings, label, `fingerprint` (the fingerprint.json it was trained on)..."""
     config: Any
     arrays: Arrays
+    queries: Arrays | None = None
+    """What `QueryRidge` has learnt of each query, where classify was asked to."""
 
     @property
     def hidden(self) -> bool:
@@ -34,12 +40,20 @@ class SavedClassifier:
 
         One that sees hidden states needs their column, `fingerprints.VECTOR`.
         """
+        return self.config.predict(self.arrays, self._seen(features_table))
+
+    def predict_queries(self, features_table: pa.Table) -> np.ndarray:
+        """Return the expected score of each row of a features table for each query: float32 [n, queries], higher = more helpful."""
+        assert self.queries is not None
+        return QueryRidge().predict(self.queries, self._seen(features_table))
+
+    def _seen(self, features_table: pa.Table) -> Features:
         if self.hidden:
             vectors, rows = features_table["vector"].combine_chunks().flatten().to_numpy(), features_table.num_rows
-            return self.config.predict(self.arrays, dense(vectors.reshape(rows, len(vectors) // max(rows, 1))))
+            return dense(vectors.reshape(rows, len(vectors) // max(rows, 1)))
         made = self.info["fingerprint"]
         features = from_table(features_table, made["num_features"], self.info["k"] or made["k"])
-        return self.config.predict(self.arrays, features if self.info["model"] == "statistics" else features.without_columns())
+        return features if self.info["model"] == "statistics" else features.without_columns()
 
 
 def save_classifier(where: Path, info: dict[str, Any], arrays: Arrays) -> None:
@@ -51,6 +65,13 @@ def save_classifier(where: Path, info: dict[str, Any], arrays: Arrays) -> None:
     write_json(where / "classifier.json", info)
 
 
+def save_queries(where: Path, arrays: Arrays) -> None:
+    """Write what was learnt of each query beside the classifier in the directory `where`."""
+    from safetensors.numpy import save_file
+
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, where / "queries.safetensors")
+
+
 def load_classifier(artifact: Path | str) -> SavedClassifier:
     """Open the classifier of a classify artifact."""
     from safetensors.numpy import load_file
@@ -60,4 +81,7 @@ def load_classifier(artifact: Path | str) -> SavedClassifier:
         raise PlaypenError(f"{artifact} holds no classifier: expected an artifact of classify")
     info = json.loads((where / "classifier.json").read_text())
     config = make_config(CLASSIFIERS[info["model"]], info["settings"], str(where / "classifier.json"))
-    return SavedClassifier(info, config, load_file(where / "weights.safetensors"))
+    queries = where / "queries.safetensors"
+    return SavedClassifier(
+        info, config, load_file(where / "weights.safetensors"), load_file(queries) if queries.exists() else None
+    )

@@ -35,7 +35,7 @@ class RoundRobin(Walk):
         """Return the order of the picks, then that of the scores; whose pick each row is, which of them, and its score there."""
         if "query_scores" not in rows:
             raise PlaypenError(
-                "round_robin needs scores for each query: name an artifact of attribute or score made with per_query"
+                "round_robin needs scores for each query: name an artifact of attribute, score or predict made with per_query"
             )
         matrix = np.stack(rows["query_scores"].to_numpy())
         if not np.isfinite(matrix).all():

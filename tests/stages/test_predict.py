@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 
+from playpen.attribution_summary import write_query_scores
 from playpen.classifiers import L1Logistic
 from playpen.config import PlaypenError
 from playpen.feature_table import dense
@@ -16,7 +17,7 @@ from playpen.machine import Machine
 from playpen.models import model_files
 from playpen.saes import write_sae
 from playpen.saved_classifier import load_classifier
-from playpen.stages import classify, fingerprint, predict
+from playpen.stages import classify, fingerprint, predict, select
 from playpen.stages.classify import Top
 from playpen.tables import read_metrics, read_table, write_table
 
@@ -41,6 +42,13 @@ def run_stage(path: Path, stage: object, **fields: object) -> Path:
     return tiny.write_artifact(path, stage.__name__, lambda out: stage.run(config, out, CPU))
 
 
+def write_scores(out: Path, scores: pd.DataFrame) -> None:
+    """Write scores and those of three queries: the first likes what they like, the second the contrary, the third all alike."""
+    write_table(out / "scores.parquet", scores)
+    each = np.stack([scores["score"], -scores["score"], np.zeros(len(scores))], 1)
+    write_query_scores(scores["row_id"], each, out / "query_scores.parquet")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("predict")
@@ -53,10 +61,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_stage(path / "large_features", fingerprint, **shared, k=16, split="large_pool")
     pool = read_table(path / "features", "features", ["row_id", "mean"])
     scores = pd.DataFrame({"row_id": pool["row_id"], "score": [float(mean[0]) for mean in pool["mean"]]})
-    tiny.write_artifact(path / "scores", "attribute", lambda out: write_table(out / "scores.parquet", scores))
+    tiny.write_artifact(path / "scores", "attribute", lambda out: write_scores(out, scores))
     inputs = {"features": (str(path / "features"),), "scores": str(path / "scores"), "data": str(path / "data")}
     fast = {"models": ("l1",), "l1": L1Logistic(penalties=(25.0,)), "folds": 2, "bootstrap": 10, "label": Top(quantile=0.4)}
     run_stage(path / "classifier", classify, **inputs, **fast)
+    run_stage(path / "queries", classify, **inputs, **fast, per_query=True)
     return path
 
 
@@ -129,6 +138,68 @@ def test_rows_that_the_classifier_learnt_from_are_counted_and_get_their_held_out
     heldout = read_table(home / "classifier", "heldout").query("model == 'l1'").set_index("row_id")["prediction"]
     scores = read_table(tmp_path, "scores").set_index("row_id")["score"]
     np.testing.assert_allclose(scores, heldout.loc[scores.index], rtol=1e-6)
+
+
+def test_scores_for_each_query_equal_those_from_a_stored_features_table_and_the_scores_stay(
+    home: Path, made: Path, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    predict.run(config(home, classifier=str(home / "queries"), per_query=True), tmp_path, CPU)
+    found = read_table(tmp_path, "query_scores")
+    expected = load_classifier(home / "queries").predict_queries(pq.read_table(home / "large_features" / "features"))
+    assert found["row_id"].tolist() == read_table(tmp_path, "scores")["row_id"].tolist()
+    np.testing.assert_allclose(np.stack(found["scores"]), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(expected[:, 0], -expected[:, 1], atol=1e-5)  # what one query likes the other does not
+    assert np.ptp(expected[:, 0]) > 0.01
+    pd.testing.assert_frame_equal(read_table(tmp_path, "scores"), read_table(made, "scores"))
+
+
+def test_queries_take_turns_at_predicted_rows(home: Path, tmp_path: Path) -> None:
+    made = run_stage(tmp_path / "made", predict, **vars(config(home, classifier=str(home / "queries"), per_query=True)))
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    fields = {"data": str(home / "data"), "splits": ("large_pool",), "scores": str(made)}
+    select.run(select.Config(**fields, method=select.RoundRobin(k=4)), chosen, CPU)
+    each = np.stack(read_table(made, "query_scores").sort_values("row_id")["scores"])
+    kept = np.flatnonzero(read_table(chosen, "selection").sort_values("row_id")["kept"])
+    order = np.argsort(-each[:, :2], axis=0)
+    assert {*kept} == {*order[:2, 0], *order[:2, 1]}
+
+
+def test_a_killed_run_for_each_query_goes_on_to_the_same_bytes(home: Path, tmp_path: Path) -> None:
+    settings = config(home, classifier=str(home / "queries"), per_query=True)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for out in (whole, broken):
+        out.mkdir()
+        predict.run(settings, out, CPU)
+    (broken / "scores" / "shard-00001.parquet").unlink()  # its query_scores were written, then the kill came
+    predict.run(settings, broken, CPU)
+    for name in ("scores", "query_scores"):
+        for i in range(3):
+            assert (whole / name / f"shard-0000{i}.parquet").read_bytes() == (
+                broken / name / f"shard-0000{i}.parquet"
+            ).read_bytes()
+
+
+def test_rows_that_were_learnt_from_get_their_held_out_scores_for_each_query(home: Path, tmp_path: Path) -> None:
+    predict.run(config(home, classifier=str(home / "queries"), splits=("pool",), per_query=True), tmp_path, CPU)
+    found, held = (read_table(place, name) for place, name in ((tmp_path, "query_scores"), (home / "queries", "heldout_queries")))
+    by_row = held.set_index("row_id")["scores"].loc[found["row_id"]]
+    np.testing.assert_allclose(np.stack(found["scores"]), np.stack(by_row))
+
+
+def test_how_well_each_query_is_ranked_stands_in_the_numbers_of_the_classifier(home: Path) -> None:
+    numbers = read_metrics(home / "queries")["per_query"]
+    assert numbers["queries"] == 2  # the third has no order
+    table = read_table(home / "queries", "query_report")
+    assert numbers["spearman"] == pytest.approx(table["spearman"].mean())
+    assert "per_query" not in read_metrics(home / "classifier")
+
+
+def test_a_classifier_that_learnt_no_queries_is_refused_for_them(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlaypenError, match=r"learnt no score for each query; make it with classify --per-query"):
+        predict.run(config(home, per_query=True), tmp_path, CPU)
 
 
 def test_another_sae_is_refused(home: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_round_robin_reads_the_scores_of_each_query_and_says_when_they_are_missi
     ids = pd.read_parquet(data / "pool.parquet")["row_id"]
     write_table(tmp_path / "scores" / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
     cfg = Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2))
-    with pytest.raises(PlaypenError, match=r"made by attribute or score with per_query.*no table 'query_scores'"):
+    with pytest.raises(PlaypenError, match=r"made by attribute, score or predict with per_query.*no table 'query_scores'"):
         choose(cfg)
     each = pd.DataFrame({"row_id": ids[::-1], "scores": [[float(i == 2), float(i == 5)] for i in range(6)][::-1]})
     write_table(tmp_path / "scores" / "query_scores.parquet", each)

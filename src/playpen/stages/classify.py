@@ -6,7 +6,8 @@ Every row is predicted once, by a model that saw neither it nor a near-duplicate
 the table `report` for each control (length, source, both together, hidden states, other scores) and each classifier of SAE
 features: AUROC, Spearman, the same within a source and within source and length, accuracy and calibration, with 95 %
 intervals. The table `differences` has the features minus each control on the same samples. A run on shuffled labels must end
-at 0.5. The best row of features alone is fitted again on all rows and saved for predict.
+at 0.5. The best row of features alone is fitted again on all rows and saved for predict. With `per_query` the score for each query
+is learnt beside it, by ridge regression on what that row sees, so that predictions can take turns over the queries.
 """
 
 from dataclasses import field
@@ -20,6 +21,7 @@ from tyro.conf import Suppress
 
 from playpen.classifiers import CLASSIFIERS, AttentionPooling, L1Logistic, L2Logistic, MeanPooling, Statistics, Trees
 from playpen.config import Input, PlaypenError, config
+from playpen.query_regression import QueryRidge
 
 if TYPE_CHECKING:
     from playpen.cross_validation import Fit
@@ -112,6 +114,8 @@ class Config:
     """How many of the strongest features the pooled classifiers see; each K is tried. At most the k of the fingerprints."""
     save: str | None = None
     """Row of the report to save for predict; when left out, the best of those that use features and nothing else."""
+    per_query: bool = False
+    """Learn the score for each query as well, so that predict can write it and round_robin take turns; `scores` must hold them."""
     folds: Annotated[int, Field(ge=2)] = 5
     """Parts of the cross-validation; more leave more rows to learn from and take longer."""
     shuffles: NonNegativeInt = 5
@@ -132,6 +136,8 @@ class Config:
     """Settings of mean pooling."""
     attention_pooling: AttentionPooling = AttentionPooling()
     """Settings of attention pooling."""
+    ridge: QueryRidge = QueryRidge()
+    """Settings of what `per_query` learns."""
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
@@ -175,8 +181,9 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         write_table(out / "differences.parquet", reporting.differences_table(samples))
         write_table(out / "heldout.parquet", reporting.held_out_table(rows, predictions))
         fit_and_save(config, saved, rows, target, out / "classifier")
+        each = learn_queries(config, saved, rows, predictions[saved], out) if config.per_query else {}
     verdicts = reporting.verdicts(samples, best, by)
-    write_metrics(out, config, rows, report, {"best": best.name, "saved": saved.name, "shuffled": shuffled, **verdicts})
+    write_metrics(out, config, rows, report, {"best": best.name, "saved": saved.name, "shuffled": shuffled, **verdicts, **each})
 
 
 def top_label(score: np.ndarray, quantile: float) -> np.ndarray:
@@ -268,6 +275,22 @@ def fit_and_save(config: Config, chosen: "Trial", rows: pd.DataFrame, target: np
         "seed": config.seed,
     }
     save_classifier(where, info, arrays)
+
+
+def learn_queries(config: Config, saved: "Trial", rows: pd.DataFrame, one: np.ndarray, out: Path) -> dict[str, Any]:
+    """Learn the score for each query from what the saved row sees; write it and the tables; return how well it ranks."""
+    from playpen.attribution_summary import write_query_scores
+    from playpen.query_regression import predict_held_out, read_query_scores, report
+    from playpen.saved_classifier import save_queries
+    from playpen.tables import write_table
+
+    scores = read_query_scores(config.scores, rows)
+    each = predict_held_out(config.ridge, saved, scores, rows, config.seed)
+    table, numbers = report(scores, each, one)
+    write_table(out / "query_report.parquet", table)
+    write_query_scores(rows["row_id"], each, out / "heldout_queries.parquet")
+    save_queries(out / "classifier", config.ridge.fit(saved.sees, scores, rows["group"].to_numpy(), config.seed))
+    return {"per_query": numbers}
 
 
 def write_metrics(out: Path, config: Config, rows: pd.DataFrame, report: pd.DataFrame, found: dict[str, Any]) -> None:

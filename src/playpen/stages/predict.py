@@ -4,7 +4,8 @@
 
 Each row is fingerprinted and classified at once; nothing but its score is stored, and memory does not grow with the pool. The
 table `scores` holds the prediction in [0, 1], higher = more helpful: the probability of being in the top, the expected
-rank or the expected score, as the classifier was trained. Written in shards, so that a killed run goes on where it was; `--machine.ray-workers N` shares them among N workers of Ray. A pool of any
+rank or the expected score, as the classifier was trained. With `per_query` the table `query_scores` holds the expected score for each
+query, of a classifier that learnt them (`classify --per-query`). Written in shards, so that a killed run goes on where it was; `--machine.ray-workers N` shares them among N workers of Ray. A pool of any
 size comes from `build-pool`.
 """
 
@@ -19,6 +20,7 @@ from pydantic import Field, PositiveInt
 from playpen.config import Input, PlaypenError, config
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from playpen.fingerprints import Fingerprinter
@@ -43,6 +45,8 @@ class Config:
     """The data, of build-data."""
     splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("large_pool",)
     """Splits of the data to predict, as one table."""
+    per_query: bool = False
+    """Write the expected score for each query too (`query_scores`), as round_robin needs: 4 bytes a row and query."""
     shard_rows: PositiveInt = 2000
     """Rows worked on, and written, at a time; fewer need less memory and lose less when the run is killed."""
 
@@ -56,10 +60,16 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from playpen.tables import write_json
 
     check_tokens(config.data, config.model)
-    check_fingerprint(config, load_classifier(config.classifier).info["fingerprint"])
+    classifier = load_classifier(config.classifier)
+    check_fingerprint(config, classifier.info["fingerprint"])
+    if config.per_query and classifier.queries is None:
+        raise PlaypenError(
+            f"per_query: the classifier {config.classifier} learnt no score for each query; make it with classify --per-query"
+        )
     shards = cut(config.data, config.splits, config.shard_rows)
     started = time.monotonic()
-    found = map_shards(Job(partial(open_work, config, machine), COLUMNS, out, ("scores",)), shards, machine, "predict")
+    job = Job(partial(open_work, config, machine), COLUMNS, out, (*(("query_scores",) if config.per_query else ()), "scores"))
+    found = map_shards(job, shards, machine, "predict")
     seconds = time.monotonic() - started
     counts = {name: found[name] for name in ("rows", "tokens", "pooled_tokens", "predicted_rows", "in_sample_rows")}
     speed = counts["predicted_rows"] / max(seconds, 1e-9)
@@ -89,27 +99,45 @@ def held_out_predictions(classifier: str, name: str) -> dict[str, float]:
     return dict(zip(mine["row_id"], mine["prediction"], strict=True))
 
 
+def held_out_queries(classifier: str) -> "dict[str, np.ndarray]":
+    """Return by row_id what is predicted of a training row for each query when it is held out, float32 [queries]."""
+    from playpen.tables import read_table
+
+    table = read_table(classifier, "heldout_queries", ["row_id", "scores"])
+    return dict(zip(table["row_id"], table["scores"], strict=True))
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """The work on a shard: the table `scores`."""
+    """The work on a shard: the tables `scores` and, when asked for, `query_scores`."""
 
     fingerprinter: "Fingerprinter"
     classifier: "SavedClassifier"
     heldout: dict[str, float]
     """By row_id, what is predicted of a row that the classifier learnt from."""
+    heldout_queries: "dict[str, np.ndarray] | None" = None
+    """By row_id, what is predicted of such a row for each query; None when queries are not asked for."""
 
     def __call__(self, rows: "pa.Table") -> "dict[str, pa.Table]":
-        """Return the scores of rows with `fingerprints.COLUMNS`.
+        """Return the tables of rows with `fingerprints.COLUMNS`.
 
         A row that the classifier learnt from gets its held-out prediction: its own would be too sure, and outrank the rest.
         """
+        import numpy as np
         import pyarrow as pa
 
+        from playpen.attribution_summary import query_table
         from playpen.fingerprints import fingerprint_rows
 
-        own = self.classifier.predict(fingerprint_rows(self.fingerprinter, rows, self.classifier.hidden))
-        score = [self.heldout.get(name, float(mine)) for name, mine in zip(rows["row_id"].to_pylist(), own, strict=True)]
-        return {"scores": pa.table({"row_id": rows["row_id"].cast(pa.string()), "score": pa.array(score, pa.float32())})}
+        made, names = fingerprint_rows(self.fingerprinter, rows, self.classifier.hidden), rows["row_id"].to_pylist()
+        own = self.classifier.predict(made)
+        score = [self.heldout.get(name, float(mine)) for name, mine in zip(names, own, strict=True)]
+        scores = {"scores": pa.table({"row_id": pa.array(names, pa.string()), "score": pa.array(score, pa.float32())})}
+        if self.heldout_queries is None:
+            return scores
+        each = self.classifier.predict_queries(made)
+        each = np.array([self.heldout_queries.get(name, mine) for name, mine in zip(names, each, strict=True)], np.float32)
+        return {"query_scores": query_table(names, each), **scores}
 
     def count(self, rows: "pa.Table", fresh: bool) -> dict[str, int]:
         """Return what `metrics.json` counts."""
@@ -132,4 +160,6 @@ def open_work(config: Config, machine: "Machine") -> Predictions:
     classifier = load_classifier(config.classifier)
     made = classifier.info["fingerprint"]
     fingerprinter = open_fingerprinter(config.sae, config.model, made["tokens"], made["k"], machine)
-    return Predictions(fingerprinter, classifier, held_out_predictions(config.classifier, classifier.info["name"]))
+    heldout = held_out_predictions(config.classifier, classifier.info["name"])
+    queries = held_out_queries(config.classifier) if config.per_query else None
+    return Predictions(fingerprinter, classifier, heldout, queries)

@@ -36,7 +36,7 @@ class Config:
     splits: Annotated[tuple[Literal["train", "pool", "large_pool"], ...], Field(min_length=1)] = ("pool",)
     """Which of its rows; several splits are ranked as one."""
     scores: Input | None = None
-    """Scores or predictions of these rows, for the methods that need them; round_robin needs those of attribute or score made with per_query."""
+    """Scores or predictions of these rows, for the methods that need them; round_robin needs those of attribute, score or predict made with per_query."""
     method: Annotated[Method, Field(discriminator="kind")]
     """How to choose."""
     against: tuple[Input, ...] = ()
@@ -108,12 +108,12 @@ def read_rows(config: Config) -> pd.DataFrame:
 
 
 def query_scores(scores: str) -> pd.DataFrame:
-    """Return row_id and query_scores, one number a query, of an artifact of attribute or score."""
+    """Return row_id and query_scores, one number a query, of an artifact of attribute, score or predict."""
     try:
         return read_table(scores, "query_scores", ["row_id", "scores"]).rename(columns={"scores": "query_scores"})
     except PlaypenError as error:
         raise PlaypenError(
-            f"round_robin needs scores for each query, made by attribute or score with per_query: {error}"
+            f"round_robin needs scores for each query, made by attribute, score or predict with per_query: {error}"
         ) from None
 
 

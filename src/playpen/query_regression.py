@@ -1,0 +1,113 @@
+"""Predict a row's score for each query, so that queries can take turns at rows that no gradient was taken of.
+
+One ridge regression of all queries' scores at once on what the saved classifier sees: its columns, each divided by its deviation.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from playpen.config import PlaypenError, config
+from playpen.feature_matrix import Arrays, before_the_rise
+from playpen.feature_table import Features
+from playpen.folds import inner_folds
+from playpen.l2_classifier import scaled
+from playpen.tables import join, read_table
+
+if TYPE_CHECKING:
+    from playpen.trials import Trial
+
+
+@config
+class QueryRidge:
+    """Ridge regression of the scores for all queries; one penalty serves them all."""
+
+    signals: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    """Signal to noise that the penalty supposes, read as a prior: the variance that the columns explain over the rest; tried on an inner
+    split from the lowest on, until the error rises. Lower is smoother."""
+    min_rows: PositiveInt = 3
+    """Training rows in which a feature must occur to be used."""
+
+    def fit(self, features: Features, scores: np.ndarray, group: np.ndarray, seed: int) -> Arrays:
+        """Learn `scores` [n, queries]; the penalty is chosen on a split by `group` (str [n]). The matrix is held dense, float64."""
+        from sklearn.linear_model import Ridge
+
+        arrays, matrix = scaled(features, self.min_rows)
+        matrix = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+        held = inner_folds(scores.mean(1), group, seed) == 0
+
+        def ridge(signal: float, rows: np.ndarray) -> Any:
+            return Ridge(alpha=matrix.shape[1] / signal, solver="cholesky").fit(matrix[rows], scores[rows])
+
+        def error(signal: float) -> float:
+            return float(np.square(ridge(signal, ~held).predict(matrix[held]) - scores[held]).mean())
+
+        signal = before_the_rise(self.signals, error)
+        made, used = ridge(signal, np.ones(len(scores), bool)), len(arrays["vocabulary"])
+        weight = made.coef_.T / np.concatenate([arrays["scale"], arrays["column_scale"]])[:, None]
+        bias = made.intercept_ - arrays["column_mean"] @ weight[used:]
+        kept = {name: arrays[name] for name in ("vocabulary", "unit")}
+        return {**kept, "weight": weight[:used], "column_weight": weight[used:], "bias": bias, "signal": np.array([signal])}
+
+    def predict(self, arrays: Arrays, features: Features) -> np.ndarray:
+        """Return the expected score of each row for each query, float32 [n, queries]."""
+        from playpen.feature_matrix import sparse
+
+        found = features.stats @ arrays["column_weight"] + arrays["bias"]
+        if len(arrays["vocabulary"]):
+            found = found + sparse(features, arrays["vocabulary"], arrays["unit"]) @ arrays["weight"]
+        return found.astype(np.float32)
+
+
+def read_query_scores(scores: str, rows: pd.DataFrame) -> np.ndarray:
+    """Return the score of each row for each query, float64 [n, queries], in the order of `rows`. Raises when there are none."""
+    try:
+        table = read_table(scores, "query_scores", ["row_id", "scores"])
+    except PlaypenError as error:
+        raise PlaypenError(f"per_query needs scores for each query, made by attribute or score with per_query: {error}") from None
+    found = np.stack(join(rows[["row_id"]], table, f"these rows and the query_scores of {scores}")["scores"].to_numpy())
+    bad = ~np.isfinite(found).all(1)
+    if bad.any():
+        raise PlaypenError(f"{scores}: the query_scores of row_id {rows['row_id'].iloc[int(bad.argmax())]} are not finite")
+    return found.astype(np.float64)
+
+
+def predict_held_out(settings: QueryRidge, trial: "Trial", scores: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Return predictions float32 [n, queries], each made without the row's `fold`."""
+    from playpen.progress import tqdm
+
+    found = np.empty(scores.shape, np.float32)
+    folds, group = rows["fold"].to_numpy(), rows["group"].to_numpy()
+    for fold in tqdm(np.unique(folds), "classify each query", unit="fold", disable=None, mininterval=1):
+        held = folds == fold
+        arrays = settings.fit(trial.sees.rows(np.flatnonzero(~held)), scores[~held], group[~held], seed)
+        found[held] = settings.predict(arrays, trial.sees.rows(np.flatnonzero(held)))
+    return found
+
+
+def report(scores: np.ndarray, each: np.ndarray, one: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Say how well predictions rank the rows for each query, beside the same prediction for all of them.
+
+    Args:
+        scores: the scores to predict, [n, queries].
+        each: held-out predictions for each query, [n, queries].
+        one: the classifier's held-out prediction, [n].
+
+    Returns:
+        One row a query: `query` (its place), `spearman` and `spearman_one_score`, null where a query scores all rows alike. And numbers:
+        both means over queries, and their difference with a 95 % interval, Student's t over queries: it knows nothing of other rows.
+    """
+    from scipy.stats import spearmanr, ttest_1samp
+
+    moves = np.ptp(scores, axis=0) > 0
+    table = pd.DataFrame({"query": np.arange(scores.shape[1]), "spearman": np.nan, "spearman_one_score": np.nan})
+    for query in np.flatnonzero(moves):
+        table.loc[query, "spearman"] = spearmanr(scores[:, query], each[:, query])[0]
+        table.loc[query, "spearman_one_score"] = spearmanr(scores[:, query], one)[0]
+    numbers = {"queries": int(moves.sum()), **{name: float(table[name].mean()) for name in ("spearman", "spearman_one_score")}}
+    gaps = (table["spearman"] - table["spearman_one_score"]).dropna()
+    low, high = ttest_1samp(gaps, 0).confidence_interval() if len(gaps) > 1 else (np.nan, np.nan)
+    shown = {"gain": float(gaps.mean()), "gain_low": float(low), "gain_high": float(high)}
+    return table, {**numbers, **{name: None if np.isnan(value) else value for name, value in shown.items()}}
