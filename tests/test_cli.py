@@ -131,6 +131,44 @@ def test_a_mistake_is_one_line_and_exit_status_2(home, capsys, args, message):
     assert complained.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (
+            ["predict", "--clasifier", "a/b", "--sae", "c/d"],
+            "predict: missing --classifier, --model, --data; nothing takes '--clasifier a/b', did you mean --classifier?; see playpen predict --help",
+        ),
+        (
+            ["select", "--data", "a/b", "topk", "--k", "3"],
+            "select: nothing takes 'topk --k 3', did you mean top-k?; see playpen select --help",
+        ),
+        (
+            ["select", "--data", "a/b", "top-k", "--kk", "3"],
+            "select: nothing takes '--kk 3', did you mean --k?; see playpen select --help",
+        ),
+        (["run", "demo", "--dryrun"], "run: nothing takes '--dryrun', did you mean --dry-run?; see playpen run --help"),
+        (["compare", "--plan"], "compare: Missing value for argument '--plan'. Expected 1 values; see playpen compare --help"),
+        (["run"], "run: missing PRESET; see playpen run --help"),
+        (
+            ["attribute", "--model", "a/b", "--data", "c/d", "--aggregation", "men"],
+            "attribute: invalid choice 'men' for argument '--aggregation'. Expected one of ('mean', 'nearest'); see playpen attribute --help",
+        ),
+        (
+            ["train-sae", "--model", "a/b", "--data", "c/d", "--hook", "x", "--d-sae", "x"],
+            "train-sae: Error parsing --d-sae: invalid literal for int() with base 10: 'x'; see playpen train-sae --help",
+        ),
+    ],
+)
+def test_a_mistaken_flag_is_one_line_that_names_the_nearest(tmp_path, monkeypatch, capsys, args, line):
+    monkeypatch.chdir(tmp_path)
+    assert complaint(capsys, *args) == f"playpen: {line}\n"
+
+
+def test_a_mode_left_out_is_told_with_all_there_are(capsys):
+    told = complaint(capsys, "score", "--data", "a/b")
+    assert re.fullmatch(r"playpen: score: Expected one of \{random, length, .*sae-similarity\}; see playpen score --help\n", told)
+
+
 def test_ls_shows_each_artifact_and_how_it_differs_from_the_one_before_of_its_name(home, capsys):
     for lr in ("3e-4", "1e-4"):
         said(capsys, "run", "plan.yaml", "--set", f"total.lr={lr}")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -92,10 +93,13 @@ def find_artifact(path: str) -> Path:
     """Return the artifact at `path`, where the last part may also be an entry's name in a plan that ran there."""
     where = Path(path).expanduser()
     index = where.parent / MANIFEST
-    if not where.exists() and index.exists():
-        named = json.loads(index.read_text()).get("entries", {})
-        if where.name in named:
-            where = where.parent / named[where.name]
+    named = json.loads(index.read_text()).get("entries", {}) if index.exists() else {}
+    if not where.exists() and where.name in named:
+        where = where.parent / named[where.name]
+    if not (where.exists() or where.with_name(where.name + ".part").exists()):
+        near = get_close_matches(where.name, [*named, *(file.parent.name for file in where.parent.glob(f"*/{MANIFEST}"))], n=2)
+        hint = f"; did you mean {' or '.join(str(where.parent / name) for name in near)}?" if near else ""
+        raise PlaypenError(f"{where} is not an artifact: nothing is there{hint}")
     read_manifest(where)
     return where
 

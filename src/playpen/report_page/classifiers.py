@@ -52,7 +52,11 @@ def _lead(metrics: Mapping[str, Any]) -> str:
         interval = span(shuffled["auroc_low"], shuffled["auroc_high"], sign=False)
         found.append(f"On shuffled labels the AUROC is {number(shuffled['auroc'])} (95% interval {interval}), {sound}.")
     if each := metrics.get("per_query"):
-        gain = f", {number(each['gain'], 3, True)} ({span(each['gain_low'], each['gain_high'])})" if each["gain_low"] is not None else ""
+        gain = (
+            f", {number(each['gain'], 3, True)} ({span(each['gain_low'], each['gain_high'])})"
+            if each["gain_low"] is not None
+            else ""
+        )
         found.append(
             f"For each of {each['queries']} queries by itself predictions have a mean Spearman of {number(each['spearman'])} with its scores, the one "
             f"prediction for all {number(each['spearman_one_score'])}{gain}."
