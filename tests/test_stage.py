@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import toy
 
 from playpen import artifact
 from playpen.config import PlaypenError
 from playpen.machine import Machine
-from playpen.stage import STAGES, load_stage, make_plan, run_plan, stage_kinds
-from playpen.tables import read_metrics, read_truth, running_stage
+from playpen.stage import STAGES, load_stage, make_plan, run_plan, stage_kinds, tell_dropped
+from playpen.tables import read_metrics, read_truth, running_stage, write_json
 
 VERBS = sorted(stage_kinds())
 HEAVY = ("torch", "transformers", "trl", "peft", "bergson", "sae_lens", "lm_eval", "sklearn", "matplotlib", "datasets")
@@ -88,6 +89,18 @@ def test_a_name_stays_with_its_finished_artifact_until_another_is_finished(toys,
     (tmp_path / "trouble").unlink()
     second = make({"it": {"kind": "fragile", "number": 2}}, tmp_path)["it"]
     assert artifact.find_artifact(str(tmp_path / "it")) == second != first
+
+
+def test_rows_that_an_artifact_was_made_without_are_told_the_commonest_reason_first(tmp_path):
+    reasons = {f"reason {i}": i for i in range(1, 7)}
+    tiny.write_artifact(tmp_path / "data", "build-data", lambda out: write_json(out / "metrics.json", {"dropped": reasons}))
+    tiny.write_artifact(tmp_path / "clean", "build-data", lambda out: write_json(out / "metrics.json", {"dropped": {}}))
+    said: list[str] = []
+    tell_dropped(tmp_path / "clean", said.append)
+    tell_dropped(tmp_path / "data", said.append)
+    assert said == [
+        "    dropped 21: reason 6 (6), reason 5 (5), reason 4 (4), reason 3 (3), reason 2 (2), ...; each is in its table 'dropped'"
+    ]
 
 
 def test_a_deleted_artifact_is_made_again_alone(toys, tmp_path):

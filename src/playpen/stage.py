@@ -28,6 +28,8 @@ from playpen.tables import UNFINISHED, running_stage, write_json
 STAGES = Path(__file__).parent / "stages"
 FULL = os.strerror(errno.ENOSPC)
 T = TypeVar("T")
+SHOWN = 5
+"""Reasons for dropped rows that are told when an artifact is made, the commonest first."""
 REQUIRED = "REQUIRED"
 """The value in a preset that the user must set."""
 
@@ -156,7 +158,17 @@ def run_plan(
         say(
             f"  [{total - len(todo)}/{total}] {plan[name].directory} is there; {time.time() - started:.0f} s so far, {len(todo)} to do"
         )
+        tell_dropped(root / plan[name].directory, say)
     return {name: root / e.directory for name, e in plan.items()}
+
+
+def tell_dropped(made: Path, say: Callable[[str], None]) -> None:
+    """Say which rows an artifact was made without, and why, where its numbers tell it."""
+    dropped = artifact.read_manifest(made)["metrics"].get("dropped")
+    if isinstance(dropped, dict) and dropped:
+        commonest = sorted(dropped.items(), key=lambda item: -item[1])
+        reasons = [f"{reason} ({count})" for reason, count in commonest[:SHOWN]] + ["..."] * (len(dropped) > SHOWN)
+        say(f"    dropped {sum(dropped.values())}: {', '.join(reasons)}; each is in its table 'dropped'")
 
 
 def _elsewhere() -> ModuleType:
