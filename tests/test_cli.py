@@ -150,6 +150,16 @@ def test_a_mistake_is_one_line_and_exit_status_2(home, capsys, args, message):
         (["compare", "--plan"], "compare: Missing value for argument '--plan'. Expected 1 values; see playpen compare --help"),
         (["run"], "run: missing PRESET; see playpen run --help"),
         (
+            ["run", "demo", "--st", "/a/path/so/long/that/the/parser/breaks/its/line/where/the/terminal/of/eighty/columns/ends"],
+            "run: nothing takes '--st /a/path/so/long/that/the/parser/breaks/its/line/where/the/terminal/of/eighty/columns/ends', "
+            "did you mean --set?; see playpen run --help",
+        ),
+        (
+            ["predict", "--modle", "a/b", "--machine.devices", "cpu"],
+            "predict: missing --classifier, --sae, --model, --data; nothing takes '--modle a/b --machine.devices cpu', "
+            "did you mean --model or --machine.device?; see playpen predict --help",
+        ),
+        (
             ["attribute", "--model", "a/b", "--data", "c/d", "--aggregation", "men"],
             "attribute: invalid choice 'men' for argument '--aggregation'. Expected one of ('mean', 'nearest'); see playpen attribute --help",
         ),

@@ -50,18 +50,38 @@ def test_each_query_is_given_the_rows_of_its_own_planted_feature(tastes: tuple[F
     assert abs(np.corrcoef(found[:, 0], scores[held, 1])[0, 1]) < 0.2
 
 
-def test_the_report_says_how_far_own_predictions_are_ahead_of_one_for_all(tastes: tuple[Features, np.ndarray]) -> None:
+def test_the_report_says_how_far_predictions_for_each_query_are_ahead_of_their_mean(tastes: tuple[Features, np.ndarray]) -> None:
     features, scores = tastes
     trial, rows = trial_of(features)
-    each = predict_held_out(QueryRidge(), trial, scores, rows, 0)
-    table, numbers = report(scores, each, scores.mean(1))
+    each, folds = predict_held_out(QueryRidge(), trial, scores, rows, 0), rows["fold"].to_numpy()
+    table, numbers = report(scores, each, folds)
     assert table["query"].tolist() == [0, 1, 2]
-    expected = [spearmanr(scores[:, query], each[:, query])[0] for query in range(3)]
-    np.testing.assert_allclose(table["spearman"], expected)
-    assert numbers["spearman"] == pytest.approx(np.mean(expected))
-    assert numbers["gain"] == pytest.approx(numbers["spearman"] - numbers["spearman_one_score"])
+    for name, predicted in (("spearman", each), ("spearman_of_mean", each.mean(1, keepdims=True).repeat(3, 1))):
+        parts = [[spearmanr(scores[folds == fold, q], predicted[folds == fold, q])[0] for q in range(3)] for fold in range(3)]
+        np.testing.assert_allclose(table[name], np.mean(parts, 0))
+        assert numbers[name] == pytest.approx(np.mean(parts))
+    assert numbers["gain"] == pytest.approx(numbers["spearman"] - numbers["spearman_of_mean"])
     assert numbers["gain_low"] < numbers["gain"] < numbers["gain_high"]
     assert numbers["gain"] > 0.1
+
+
+def test_queries_of_one_taste_gain_nothing_by_themselves(tastes: tuple[Features, np.ndarray]) -> None:
+    features, scores = tastes
+    same = scores[:, :1] + np.random.default_rng(4).normal(size=(ROWS, 20)) * 0.05
+    trial, rows = trial_of(features)
+    each = predict_held_out(QueryRidge(), trial, same, rows, 0)
+    _, numbers = report(same, each, rows["fold"].to_numpy())
+    assert abs(numbers["gain"]) < 0.02
+
+
+def test_noise_ranks_no_query_within_a_fold() -> None:
+    """Across folds it would: the mean that a model learns leans against the rows that it was not given."""
+    draw = np.random.default_rng(6)
+    noise, columns = draw.normal(size=(ROWS, 40)), draw.normal(size=(ROWS, 3)).astype(np.float32)
+    trial, rows = trial_of(dense(columns))
+    each = predict_held_out(QueryRidge(), trial, noise, rows, 0)
+    _, numbers = report(noise, each, rows["fold"].to_numpy())
+    assert abs(numbers["spearman"]) < 0.02
 
 
 def test_a_held_out_prediction_knows_nothing_of_its_own_row(tastes: tuple[Features, np.ndarray]) -> None:
@@ -102,10 +122,12 @@ def test_features_that_no_training_row_has_are_ignored(tastes: tuple[Features, n
 def test_a_query_that_scores_all_rows_alike_has_no_rank_correlation(tastes: tuple[Features, np.ndarray]) -> None:
     _, scores = tastes
     scores = np.concatenate([scores, np.ones((ROWS, 1))], axis=1)
-    table, numbers = report(scores, scores.astype(np.float32), scores[:, 0])
+    table, numbers = report(scores, scores.astype(np.float32), np.zeros(ROWS))
     assert table["spearman"].isna().tolist() == [False, False, False, True]
     assert numbers["queries"] == 3
     assert numbers["spearman"] == pytest.approx(1, abs=1e-3)
+    _, none = report(scores[:, 3:], scores[:, 3:], np.zeros(ROWS))
+    assert none == {"queries": 0, **dict.fromkeys(("spearman", "spearman_of_mean", "gain", "gain_low", "gain_high"))}
 
 
 def test_scores_are_read_in_the_order_of_the_rows_and_must_be_finite(tmp_path: Path) -> None:

@@ -91,17 +91,24 @@ def read_manifest(artifact: Path | str) -> dict[str, Any]:
 
 def find_artifact(path: str) -> Path:
     """Return the artifact at `path`, where the last part may also be an entry's name in a plan that ran there."""
-    where = Path(path).expanduser()
+    where, named = Path(path).expanduser(), dict[str, str]()
     index = where.parent / MANIFEST
-    named = json.loads(index.read_text()).get("entries", {}) if index.exists() else {}
-    if not where.exists() and where.name in named:
-        where = where.parent / named[where.name]
+    if not where.exists() and index.exists():
+        named = json.loads(index.read_text()).get("entries", {})
+        if where.name in named:
+            where = where.parent / named[where.name]
     if not (where.exists() or where.with_name(where.name + ".part").exists()):
-        near = get_close_matches(where.name, [*named, *(file.parent.name for file in where.parent.glob(f"*/{MANIFEST}"))], n=2)
-        hint = f"; did you mean {' or '.join(str(where.parent / name) for name in near)}?" if near else ""
-        raise PlaypenError(f"{where} is not an artifact: nothing is there{hint}")
+        raise PlaypenError(f"{where} is not an artifact: nothing is there{_near(where, named)}")
     read_manifest(where)
     return where
+
+
+def _near(where: Path, named: dict[str, str]) -> str:
+    """Return a hint that names the finished artifact beside a missing one whose name is the nearest, by its entry if it has one."""
+    there = {file.parent.name for file in where.parent.glob(f"*/{MANIFEST}")}
+    named = {name: directory for name, directory in named.items() if directory in there}
+    near = get_close_matches(where.name, [*named, *(there - set(named.values()))], n=1)
+    return f"; did you mean {where.parent / near[0]}?" if near else ""
 
 
 def check_free(final: Path) -> None:

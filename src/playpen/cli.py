@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from playpen import artifact
 from playpen.config import Input, PlaypenError, did_you_mean, explain, inputs_of
-from playpen.flag_errors import in_one_line
+from playpen.flag_errors import parsed
 from playpen.machine import Machine
 from playpen.stage import load_stage, make_entry, make_plan, run_call, run_plan, stage_kinds
 
@@ -88,8 +88,7 @@ def _parse(cls: type[T], args: list[str], verb: str, text: str) -> T:
         return tyro.cli(cls, args=args, prog=f"playpen {verb}", description="", config=(tyro.conf.OmitSubcommandPrefixes,))
 
     try:
-        with in_one_line(verb, lambda: parse(["--help"])):
-            return parse(args)
+        return parsed(parse, args, verb)
     except ValidationError as error:  # of a check over several fields, which the parser lets through
         raise PlaypenError(f"{verb}: {explain(cls, error)}") from None
 

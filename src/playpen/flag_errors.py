@@ -1,40 +1,52 @@
 """The parser's boxes about wrong flags, told as one line."""
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from difflib import get_close_matches
 from io import StringIO
+from typing import TypeVar
 
 from playpen.config import PlaypenError
 
+T = TypeVar("T")
+WIDE = 10_000
+"""Columns in which no line of a box is broken."""
 RULE = re.compile("[─-]{8}")
 ENTRY = re.compile(r"^ {4}(\S+)")
 """A flag, or a word that none takes, in a list; its help is further in."""
 
 
-@contextmanager
-def in_one_line(verb: str, show_help: Callable[[], object]) -> Iterator[None]:
-    """Turn the box that the parser ends with into a PlaypenError of one line; `show_help` prints the flags that there are."""
+def parsed(parse: Callable[[list[str]], T], args: list[str], verb: str) -> T:
+    """Return what a parser makes of the arguments; raises PlaypenError, one line, in the place of the box that it ends with."""
     told = StringIO()
     try:
         with redirect_stderr(told):
-            yield
+            return parse(args)
     except SystemExit as end:
         if not end.code:
             raise
-        raise PlaypenError(f"{verb}: {condense(told.getvalue(), flags_in(show_help))}; see playpen {verb} --help") from None
+    finally:
+        if not RULE.search(told.getvalue()):  # no box: what was told is told
+            print(told.getvalue(), end="", file=sys.stderr)
+    box = _printed(parse, args)
+    flags = re.findall(r"--[a-z][\w.-]*", _printed(parse, ["--help"]))
+    raise PlaypenError(f"{verb}: {condense(box, list(dict.fromkeys(flags)))}; see playpen {verb} --help")
 
 
-def flags_in(show_help: Callable[[], object]) -> list[str]:
-    """Return the flags that a help text names."""
-    told = StringIO()
+def _printed(parse: Callable[[list[str]], object], args: list[str]) -> str:
+    """Return what a parser prints before it ends, its lines as long as they are."""
+    told, columns = StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(WIDE)
     try:
-        with redirect_stdout(told):
-            show_help()
-    except SystemExit:
-        pass
-    return list(dict.fromkeys(re.findall(r"--[a-z][\w.-]*", told.getvalue())))
+        with redirect_stderr(told), redirect_stdout(told), suppress(SystemExit):
+            parse(args)
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ |= {} if columns is None else {"COLUMNS": columns}
+    return told.getvalue()
 
 
 def condense(box: str, flags: list[str]) -> str:
@@ -52,7 +64,9 @@ def condense(box: str, flags: list[str]) -> str:
             said.append(
                 _unknown(re.findall(r"(\S+) \(applied to", head) or found or words.get("Unrecognized options", []), known)
             )
-        elif not head.startswith(("For full helptext", "Perhaps you meant", "Available subcommands", "Argument helptext")):
+        elif not head.startswith(
+            ("For full helptext", "Perhaps you meant", "Available subcommands", "Argument helptext", "Arguments similar")
+        ):
             said.append(head.rstrip("."))
     return "; ".join(said)
 

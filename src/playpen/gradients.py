@@ -5,6 +5,7 @@ and dot it with the queries'. What is ours is the loop that feeds them: the mode
 `Machine`'s device, so the adapter is the one we know; batches may exceed the model's context; logits exist only where a
 label is, and neither the head nor the embedding gets a gradient. `bergson.build` and `score_dataset` differ in all of
 these. Defaults of Bergson have changed between releases, so every setting that matters is given here, and recorded.
+Of several processes each works by itself (`apart`), where Bergson would sum over all of them.
 """
 
 import logging
@@ -27,6 +28,7 @@ from playpen.losses import backward_losses, causal_model, pad, sampled_labels, t
 from playpen.machine import Machine
 from playpen.models import load_model, model_files
 from playpen.moments import Moments
+from playpen.processes import apart
 from playpen.progress import tqdm
 
 
@@ -149,6 +151,7 @@ def open_adapter(model: Path | str, machine: Machine) -> Any:
     return opened
 
 
+@apart()
 def fit_autocorrelation(taking: Taking, rows: pd.DataFrame, folder: Path) -> None:
     """Write the second moment of the rows' gradients, one block a LoRA matrix (Bergson's autocorrelation Hessian)."""
     processor = taking.processor()
@@ -165,6 +168,7 @@ def fit_autocorrelation(taking: Taking, rows: pd.DataFrame, folder: Path) -> Non
     processor.save(folder)
 
 
+@apart()
 def fit_ekfac(taking: Taking, rows: pd.DataFrame, folder: Path) -> None:
     """Write the EK-FAC factors of each LoRA matrix's Fisher block, for labels drawn from the model's own predictions.
 
@@ -208,6 +212,7 @@ FIT = {"autocorrelation": fit_autocorrelation, "ekfac": fit_ekfac}
 """How the preconditioner of each name is fitted to rows and written to a folder."""
 
 
+@apart()
 def query_gradients(taking: Taking, comparing: Comparing, rows: pd.DataFrame) -> dict[str, Tensor]:
     """Return the gradient of each LoRA matrix [queries or 1, numbers], ready to be dotted with a row's."""
     collector = _collector(taking, len(rows), taking.processor(), preprocess_cfg=comparing.preprocess())
@@ -219,6 +224,7 @@ def query_gradients(taking: Taking, comparing: Comparing, rows: pd.DataFrame) ->
 class Scoring:
     """Scores rows against the gradients of the queries; made once, called with any number of tables of rows."""
 
+    @apart()
     def __init__(self, taking: Taking, comparing: Comparing, queries: dict[str, Tensor]) -> None:
         self.taking, self.comparing, self.queries = taking, comparing, queries
         self.processor = taking.processor()  # holds the projection, which is made once
@@ -235,6 +241,7 @@ class Scoring:
             else None
         )
 
+    @apart()
     def __call__(self, rows: pd.DataFrame, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
         """Return float32 scores [rows, queries or 1] and the mean nats per label [rows]; NaN where nothing was scored."""
         width = len(next(iter(self.queries.values()))) if self.comparing.aggregation == "none" else 1

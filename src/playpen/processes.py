@@ -131,6 +131,26 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
+def first_before_others(work: Callable[[], None]) -> None:
+    """Let the first process do something, and the others wait until it has."""
+    if is_first():
+        work()
+    wait_for_all()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Hide the other processes from a library that would reduce over all of them what each does by itself."""
+    from torch import distributed
+
+    real = distributed.is_initialized
+    distributed.is_initialized = lambda: False
+    try:
+        yield
+    finally:
+        distributed.is_initialized = real
+
+
 @contextmanager
 def group(machine: "Machine") -> Iterator[None]:
     """Join the processes that torchrun has started, if it has: over gloo, and over NCCL where the device is CUDA, one GPU each.

@@ -87,27 +87,42 @@ def predict_held_out(settings: QueryRidge, trial: "Trial", scores: np.ndarray, r
     return found
 
 
-def report(scores: np.ndarray, each: np.ndarray, one: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Say how well predictions rank the rows for each query, beside the same prediction for all of them.
+def report(scores: np.ndarray, each: np.ndarray, folds: np.ndarray) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Say how well predictions rank the rows for each query, beside their mean over queries in the place of all of them.
 
     Args:
         scores: the scores to predict, [n, queries].
         each: held-out predictions for each query, [n, queries].
-        one: the classifier's held-out prediction, [n].
+        folds: the fold of each row, [n]; ranks are taken within it, for every fold is predicted by a model of its own.
 
     Returns:
-        One row a query: `query` (its place), `spearman` and `spearman_one_score`, null where a query scores all rows alike. And numbers:
-        both means over queries, and their difference with a 95 % interval, Student's t over queries: it knows nothing of other rows.
+        One row a query: `query` (its place), `spearman` and `spearman_of_mean`, the means over folds by rows; null where a query scores
+        all rows alike. And numbers: the queries that do not; both means over them, and their difference with a 95 % interval, Student's t
+        over queries as if each were by itself: it knows nothing of other rows. None where there is none.
     """
-    from scipy.stats import spearmanr, ttest_1samp
+    from scipy.stats import ttest_1samp
 
-    moves = np.ptp(scores, axis=0) > 0
-    table = pd.DataFrame({"query": np.arange(scores.shape[1]), "spearman": np.nan, "spearman_one_score": np.nan})
-    for query in np.flatnonzero(moves):
-        table.loc[query, "spearman"] = spearmanr(scores[:, query], each[:, query])[0]
-        table.loc[query, "spearman_one_score"] = spearmanr(scores[:, query], one)[0]
-    numbers = {"queries": int(moves.sum()), **{name: float(table[name].mean()) for name in ("spearman", "spearman_one_score")}}
-    gaps = (table["spearman"] - table["spearman_one_score"]).dropna()
+    own, mean = (
+        _spearman(scores, each, folds),
+        _spearman(scores, np.repeat(each.mean(1, keepdims=True), scores.shape[1], 1), folds),
+    )
+    table = pd.DataFrame({"query": np.arange(scores.shape[1]), "spearman": own, "spearman_of_mean": mean})
+    gaps = (own - mean)[np.isfinite(own - mean)]
     low, high = ttest_1samp(gaps, 0).confidence_interval() if len(gaps) > 1 else (np.nan, np.nan)
-    shown = {"gain": float(gaps.mean()), "gain_low": float(low), "gain_high": float(high)}
-    return table, {**numbers, **{name: None if np.isnan(value) else value for name, value in shown.items()}}
+    found = {"spearman": table["spearman"].mean(), "spearman_of_mean": table["spearman_of_mean"].mean()}
+    found |= {"gain": gaps.mean() if len(gaps) else np.nan, "gain_low": low, "gain_high": high}
+    numbers = {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
+    return table, {"queries": int(np.isfinite(own).sum()), **numbers}
+
+
+def _spearman(scores: np.ndarray, predicted: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the rank correlation of each column [queries], the mean over folds by rows; NaN where a fold has none."""
+    from scipy.stats import rankdata
+
+    found = []
+    for fold in np.unique(folds):
+        left, right = (rankdata(part[folds == fold], axis=0) for part in (scores, predicted))
+        left, right = left - left.mean(0), right - right.mean(0)
+        lengths = np.sqrt((left**2).sum(0) * (right**2).sum(0))
+        found.append(np.divide((left * right).sum(0), lengths, out=np.full(scores.shape[1], np.nan), where=lengths > 0))
+    return np.average(found, axis=0, weights=np.unique(folds, return_counts=True)[1])

@@ -53,7 +53,7 @@ class SavedClassifier:
             return dense(vectors.reshape(rows, len(vectors) // max(rows, 1)))
         made = self.info["fingerprint"]
         features = from_table(features_table, made["num_features"], self.info["k"] or made["k"])
-        return features if self.info["model"] == "statistics" else features.without_columns()
+        return dense(features.stats) if self.info["model"] == "statistics" else features.without_columns()
 
 
 def save_classifier(where: Path, info: dict[str, Any], arrays: Arrays) -> None:

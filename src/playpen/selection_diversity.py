@@ -23,13 +23,16 @@ AGAIN = 16
 
 @config
 class RoundRobin(Walk):
-    """Let the queries take turns, in the order of the query split; each picks the row that is best for it and still there.
+    """Let the queries take turns; each picks the row that is best for it and still there.
 
     As LESS and RDS+ do over tasks (Ivison et al. 2025, arXiv 2503.01807, section 3): no query is left out because another has
     larger gradients. A query whose scores are all equal has no turn, for it would pick by the order of the rows.
     """
 
     kind: Suppress[Literal["round_robin"]] = "round_robin"
+    order: Literal["split", "drawn"] = "split"
+    """Order of the turns: of the query split, or drawn by the seed. Draw it where one task stands after another in the split and the budget
+    is for a few rounds only: the last round may end before the last task's turns come."""
 
     def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         """Return the order of the picks, then that of the scores; whose pick each row is, which of them, and its score there."""
@@ -46,7 +49,9 @@ class RoundRobin(Walk):
             raise PlaypenError(
                 f"round_robin: each of {matrix.shape[1]} queries gives all rows the same score, so none has a choice"
             )
-        picks = self._picks(matrix[:, turns], self.cost(rows))
+        if self.order == "drawn":
+            turns = rng.permutation(turns)
+        picks = self._picks(matrix, turns, self.cost(rows))
         query, turn = np.full(len(rows), -1), np.full(len(rows), -1)
         query[picks], turn[picks] = turns[np.arange(len(picks)) % len(turns)], np.arange(len(picks)) // len(turns)
         taken = query >= 0
@@ -55,9 +60,10 @@ class RoundRobin(Walk):
         frame = {"priority": priorities(order, taken), "query": query, "turn": turn, "there": there, "queries": matrix.shape[1]}
         return pd.DataFrame(frame, index=rows.index)
 
-    def _picks(self, matrix: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    def _picks(self, matrix: np.ndarray, turns: np.ndarray, costs: np.ndarray) -> np.ndarray:
         """Return the rows picked, in order, until the budget is full or no row is left."""
-        favourites = [iter(np.argsort(-column, kind="stable")) for column in matrix.T]
+        most = min(len(matrix), -(-self.limit // max(1, int(costs.min()))))  # no query is asked for more of its best rows
+        favourites = [iter(_best(matrix[:, turn], most)) for turn in turns]
         taken, picks, spent = np.zeros(len(matrix), bool), [], 0
         while spent < self.limit and len(picks) < len(matrix):
             row = next(row for row in favourites[len(picks) % len(favourites)] if not taken[row])
@@ -71,6 +77,13 @@ class RoundRobin(Walk):
             return "the budget was full before a query's turn came to it"
         pick = f"pick {row['turn'] + 1} of query {row['query'] + 1} of {row['queries']}, whose score for it is {row['there']:.4g}"
         return pick if row["kept"] else f"{pick}, but it does not fit the budget"
+
+
+def _best(values: np.ndarray, most: int) -> np.ndarray:
+    """Return the places of the `most` highest values or, where the last of them ties, of more, highest first, ties by place."""
+    least = np.partition(values, len(values) - most)[len(values) - most]
+    places = np.flatnonzero(values >= least)
+    return places[np.argsort(-values[places], kind="stable")]
 
 
 @config

@@ -111,7 +111,7 @@ def feature_trials(config: "Config", rows: pd.DataFrame, source: Fingerprints, p
     for model in config.models:
         for k in config.ks if CLASSIFIERS[model].uses_k else (None,):
             name = named(model, *([f"k{k}"] if k and len(config.ks) > 1 else []))
-            uses, sees = ("statistics", source.features) if model == "statistics" else ("features", plain)
+            uses, sees = ("statistics", dense(source.features.stats)) if model == "statistics" else ("features", plain)
             found.append(Trial(name, model, uses, getattr(config, model), sees.strongest(k) if k else sees, k, source))
     if "l2" in config.models:
         found += beside_source_length(config, rows, source, named)

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from by_hand import assert_close, gradients_by_hand
 
-from playpen import artifact
+from playpen import artifact, attribution_passes
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError
 from playpen.machine import Machine
@@ -115,9 +115,9 @@ def _table(home, split):
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(attribute, "SHARD", 5)
+    monkeypatch.setattr(attribution_passes, "SHARD", 5)
     cfg = config(home, projection_dim=8, preconditioner="autocorrelation")
-    whole, real, made = scores(cfg, tmp_path / "whole"), attribute._shard, []
+    whole, real, made = scores(cfg, tmp_path / "whole"), attribution_passes._shard, []
 
     def killed_at_the_third(scoring, rows, file, bar):
         if len(made) == 2:
@@ -125,10 +125,10 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(home, tmp_path, monkey
         made.append(file)
         return real(scoring, rows, file, bar)
 
-    monkeypatch.setattr(attribute, "_shard", killed_at_the_third)
+    monkeypatch.setattr(attribution_passes, "_shard", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         scores(cfg, tmp_path / "killed")
-    monkeypatch.setattr(attribute, "_shard", real)
+    monkeypatch.setattr(attribution_passes, "_shard", real)
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "killed" / "work").rglob("*") if file.is_file()}
     assert set(made) <= set(written)
     np.save(made[0], np.full((5, 2), 7.0, np.float32))  # what is there is taken, not made again

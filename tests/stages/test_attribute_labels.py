@@ -7,6 +7,7 @@ import pytest
 import tiny
 from by_hand import CPU, assert_close, cosines, flat, gradients_by_hand, matrices, matrix_gradients, passed_through, row_loss
 
+from playpen import attribution_passes
 from playpen.chat import IGNORE
 from playpen.config import PlaypenError, make_config
 from playpen.losses import sampled_labels
@@ -223,9 +224,9 @@ def test_ekfac_with_unit_normalize_puts_its_root_on_both_sides(home, tmp_path):
 
 
 def test_a_killed_run_over_checkpoints_goes_on_and_ends_as_if_never_killed(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(attribute, "SHARD", 4)
+    monkeypatch.setattr(attribution_passes, "SHARD", 4)
     cfg = config(home, checkpoints=(str(home / "later"),), preconditioner="ekfac", per_query=True)
-    whole, real, made = attributed(cfg, tmp_path / "whole"), attribute._shard, []
+    whole, real, made = attributed(cfg, tmp_path / "whole"), attribution_passes._shard, []
 
     def killed_in_the_second_model(scoring, rows, file, bar):
         if len(made) == 4:
@@ -233,10 +234,10 @@ def test_a_killed_run_over_checkpoints_goes_on_and_ends_as_if_never_killed(home,
         made.append(file)
         return real(scoring, rows, file, bar)
 
-    monkeypatch.setattr(attribute, "_shard", killed_in_the_second_model)
+    monkeypatch.setattr(attribution_passes, "_shard", killed_in_the_second_model)
     with pytest.raises(KeyboardInterrupt):
         attributed(cfg, tmp_path / "killed")
-    monkeypatch.setattr(attribute, "_shard", real)
+    monkeypatch.setattr(attribution_passes, "_shard", real)
     times = {file: file.stat().st_mtime_ns for file in made}
     monkeypatch.setattr(attribute.shutil, "rmtree", lambda path: None)
     assert (attributed(cfg, tmp_path / "killed") == whole).all()

@@ -197,6 +197,28 @@ def test_how_well_each_query_is_ranked_stands_in_the_numbers_of_the_classifier(h
     assert "per_query" not in read_metrics(home / "classifier")
 
 
+def test_what_is_learnt_of_each_query_beside_the_statistics_knows_nothing_else(home: Path) -> None:
+    fields = {"models": ("l1", "statistics"), "l1": L1Logistic(penalties=(25.0,)), "save": "statistics", "shuffles": 0}
+    inputs = {"features": (str(home / "features"),), "scores": str(home / "scores"), "data": str(home / "data")}
+    fast = {"folds": 2, "bootstrap": 10, "label": Top(quantile=0.4), "per_query": True}
+    saved = load_classifier(run_stage(home / "statistics", classify, **inputs, **fields, **fast))
+    assert saved.queries is not None
+    assert (len(saved.queries["vocabulary"]), saved.queries["column_weight"].shape) == (0, (10, 3))
+    shared = {"sae": str(home / "sae"), "model": str(home / "base"), "data": str(home / "data")}
+    made = run_stage(home / "by_statistics", predict, classifier=str(home / "statistics"), per_query=True, **shared)
+    stats = np.stack(read_table(home / "large_features", "features")["stats"].tolist())
+    expected = stats @ saved.queries["column_weight"] + saved.queries["bias"]
+    np.testing.assert_allclose(np.stack(read_table(made, "query_scores")["scores"]), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_scores_without_those_of_each_query_are_refused_before_anything_is_learnt(home: Path, tmp_path: Path) -> None:
+    pool = read_table(home / "scores", "scores")
+    plain = tiny.write_artifact(tmp_path / "plain", "attribute", lambda out: write_table(out / "scores.parquet", pool))
+    inputs = {"features": (str(home / "nothing"),), "scores": str(plain), "data": str(home / "data")}
+    with pytest.raises(PlaypenError, match="per_query needs scores for each query"):
+        classify.run(classify.Config(**inputs, per_query=True, label=Top(quantile=0.4)), tmp_path, CPU)
+
+
 def test_a_classifier_that_learnt_no_queries_is_refused_for_them(home: Path, tmp_path: Path) -> None:
     with pytest.raises(PlaypenError, match=r"learnt no score for each query; make it with classify --per-query"):
         predict.run(config(home, per_query=True), tmp_path, CPU)

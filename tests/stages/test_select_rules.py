@@ -177,6 +177,34 @@ def test_queries_take_turns_and_each_picks_its_best_row_that_is_left(rows: pd.Da
     assert chosen["reason"].iloc[4].startswith("pick 2 of query 2 of 3")
 
 
+def test_turns_may_be_drawn_so_that_the_last_queries_of_the_split_are_not_the_ones_without(rows: pd.DataFrame) -> None:
+    scores = np.random.default_rng(1).normal(size=(ROWS, 12))
+    table = rows.assign(query_scores=list(scores))
+    first = [kept(table, RoundRobin(k=6), seed=seed)["query"].tolist() for seed in range(4)]
+    drawn = [kept(table, RoundRobin(k=6, order="drawn"), seed=seed)["query"].tolist() for seed in range(4)]
+    assert first == [[*range(6)]] * 4
+    assert len({tuple(turns) for turns in drawn}) == 4
+    assert len({query for turns in drawn for query in turns}) > 8
+    assert drawn == [kept(table, RoundRobin(k=6, order="drawn"), seed=seed)["query"].tolist() for seed in range(4)]
+    two_rounds = kept(table, RoundRobin(k=24, order="drawn"))["query"].tolist()
+    assert sorted(two_rounds[:12]) == [*range(12)]
+    assert two_rounds[:12] == two_rounds[12:]
+
+
+def test_turns_by_tokens_and_with_ties_are_those_of_a_search_over_all_rows(rows: pd.DataFrame) -> None:
+    scores = np.random.default_rng(2).integers(0, 4, size=(ROWS, 5)).astype(np.float64)  # most rows tie
+    left, expected, spent = list(range(ROWS)), [], 0
+    while spent < 300:
+        query = len(expected) % 5
+        row = max(left, key=lambda i, query=query: (scores[i, query], -i))
+        left.remove(row)
+        expected.append(rows["row_id"][row])
+        spent += rows["num_tokens"][row]
+    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(tokens=300))
+    assert chosen["row_id"].tolist() == expected[: len(chosen)]
+    assert len(expected) - len(chosen) <= 1
+
+
 def test_round_robin_may_keep_every_row(rows: pd.DataFrame) -> None:
     alike = np.repeat(np.random.default_rng(1).normal(size=(ROWS, 1)), 2, axis=1)
     assert len(kept(rows.assign(query_scores=list(alike)), RoundRobin(k=ROWS))) == ROWS

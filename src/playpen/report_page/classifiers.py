@@ -51,17 +51,20 @@ def _lead(metrics: Mapping[str, Any]) -> str:
         sound = "as it must be" if shuffled["holds_half"] else "not 0.5: chance in one report of twenty, else the label leaks"
         interval = span(shuffled["auroc_low"], shuffled["auroc_high"], sign=False)
         found.append(f"On shuffled labels the AUROC is {number(shuffled['auroc'])} (95% interval {interval}), {sound}.")
-    if each := metrics.get("per_query"):
-        gain = (
-            f", {number(each['gain'], 3, True)} ({span(each['gain_low'], each['gain_high'])})"
-            if each["gain_low"] is not None
-            else ""
-        )
-        found.append(
-            f"For each of {each['queries']} queries by itself predictions have a mean Spearman of {number(each['spearman'])} with its scores, the one "
-            f"prediction for all {number(each['spearman_one_score'])}{gain}."
-        )
+    if metrics.get("per_query"):
+        found.append(_of_queries(metrics["per_query"]))
     return " ".join([*found, "Attribution needs a gradient for each row; these predictors need one forward pass or less."])
+
+
+def _of_queries(found: Mapping[str, Any]) -> str:
+    """Say how well the score for each query is predicted."""
+    said = (
+        f"For each of {found['queries']} queries by itself held-out predictions have a mean Spearman of {number(found['spearman'])} with its "
+        f"scores; their mean over queries, used for all, has {number(found['spearman_of_mean'])}"
+    )
+    if found["gain_low"] is None:
+        return said + "."
+    return f"{said} (difference {number(found['gain'], 3, True)}; {span(found['gain_low'], found['gain_high'])} over queries, as if each were by itself)."
 
 
 def figures_of(found: Mapping[str, Any]) -> dict[str, tuple[float, float | None, float | None]]:

@@ -27,36 +27,27 @@ A higher score means more helpful. Writes `scores` (row_id, score) in the order 
 that Bergson was given.
 """
 
-import gc
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
-from playpen.attributed_rows import below_the_lowest, check_lengths, check_queries, read_rows, with_labels, without_end_tokens
+from playpen import processes
+from playpen.attributed_rows import below_the_lowest, check_queries, read_rows, with_labels, without_end_tokens
+from playpen.attribution_passes import Job, score_all
 from playpen.attribution_summary import summary, write_diagnostics, write_query_scores
 from playpen.config import Input, PlaypenError, config
 from playpen.machine import Machine
 from playpen.models import check_same_base, check_tokens, load_tokenizer, model_files
-from playpen.moments import check_moments, read_moments
-from playpen.progress import tqdm
+from playpen.moments import check_moments
 from playpen.tables import read_metrics, table_files, write_json, write_table
-
-if TYPE_CHECKING:
-    from playpen.gradients import Comparing, Taking
 
 VERSION = 1
 RESUMABLE = True
-
-SHARD = 1024
-"""Rows scored between two saves; a killed run repeats at most these."""
+DISTRIBUTED = True
 
 
 @config
@@ -120,28 +111,6 @@ class Config:
         return (self.model, *self.checkpoints)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The rows of one run, and what is told of it."""
-
-    config: Config
-    machine: Machine
-    rows: pd.DataFrame
-    """The rows that have enough labels."""
-    queries: pd.DataFrame
-    seconds: dict[str, float]
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One model's part of a job, and the folder of what an interrupted run has done of it."""
-
-    taking: "Taking"
-    comparing: "Comparing"
-    work: Path
-
-
 def run(config: Config, out: Path, machine: Machine) -> None:
     """Score every row of the split and tell what the scores go with."""
     _check(config)
@@ -151,8 +120,10 @@ def run(config: Config, out: Path, machine: Machine) -> None:
         rows, queries = without_end_tokens(rows, tokenizer), without_end_tokens(queries, tokenizer)
         check_queries(queries)
     enough = with_labels(rows, config.min_labels)
-    job = _Job(config, machine, rows[enough], queries, {}, {})
-    found, loss = _score_all(job, out / "work")
+    job = Job(config, machine, rows[enough], queries, {}, {})
+    found, loss = score_all(job, out / "work")
+    if not processes.is_first():
+        return
     score = below_the_lowest(_reduce(found, config.aggregation), enough)
     losses = np.full(len(rows), np.nan, np.float32)
     losses[enough] = loss
@@ -193,116 +164,7 @@ def _check(config: Config) -> None:
             raise PlaypenError(f"attribute needs '{split}' rows: {error}") from None
 
 
-def _score_all(job: _Job, work: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 scores [rows, queries or 1], the mean over the models, and the loss [rows] under the first of them."""
-    weights = np.array(job.config.weights or [1.0] * len(job.config.models))
-    total, loss = 0.0, np.zeros(0, np.float32)
-    for i, (model, weight) in enumerate(zip(job.config.models, weights / weights.sum(), strict=True)):
-        found = _score(job, model, work / str(i))
-        _check_scores(found[:, :-1], job, model)
-        total = total + weight * found[:, :-1].astype(np.float64)
-        loss = found[:, -1] if i == 0 else loss
-        gc.collect()  # Bergson's hooks and the model hold each other
-    return np.asarray(total, np.float32), loss
-
-
-def _score(job: _Job, model: str, work: Path) -> np.ndarray:
-    """Return float32 [rows, queries or 1, and the loss]; whole steps and shards of an earlier run are taken over."""
-    from playpen.gradients import Scoring, settings
-
-    work.mkdir(parents=True, exist_ok=True)
-    with _timed("load", job.seconds):
-        todo = _Pass(*_methods(job, model, work), work)
-    check_lengths(job.rows, todo.taking.model)
-    check_lengths(job.queries, todo.taking.model)
-    with _timed("preconditioner", job.seconds):
-        _fit(job, todo)
-    with _timed("queries", job.seconds):
-        scoring = Scoring(todo.taking, todo.comparing, _query_gradients(job, todo))
-    with _timed("rows", job.seconds), _bar(job, model) as bar:
-        starts = range(0, len(job.rows), SHARD)
-        shards = [_shard(scoring, job.rows[i : i + SHARD], work / f"shard-{i:08d}.npy", bar) for i in starts]
-    job.settings.update(settings(todo.taking, todo.comparing))
-    return np.concatenate(shards)
-
-
-def _methods(job: _Job, model: str, work: Path) -> "tuple[Taking, Comparing]":
-    from playpen.gradients import Comparing, Taking, open_adapter
-
-    c = job.config
-    moments = None if c.moments == "none" else read_moments(model)
-    opened = open_adapter(model, job.machine)
-    taking = Taking(opened, job.machine, c.loss_reduction == "mean", c.projection_dim, c.seed, moments, c.moments == "adam")
-    folder = None if c.preconditioner == "none" else work / "preconditioner"
-    # The nearest query of several models is that of their mean, so it is known at the end only.
-    apart = c.per_query or (c.aggregation == "nearest" and len(c.models) > 1)
-    return taking, Comparing(c.unit_normalize, "none" if apart else c.aggregation, folder, c.damping)
-
-
-def _fit(job: _Job, todo: _Pass) -> None:
-    """Fit the preconditioner, if one is asked for and none is there."""
-    from playpen.gradients import FIT
-
-    folder = todo.comparing.preconditioner
-    if folder is not None and not folder.exists():
-        rows = job.queries if job.config.preconditioner_rows == "query" else job.rows
-        FIT[job.config.preconditioner](todo.taking, rows, todo.work / "fitting")
-        (todo.work / "fitting").rename(folder)
-
-
-def _query_gradients(job: _Job, todo: _Pass) -> dict[str, Any]:
-    """Return the queries' gradients, from an earlier run when they are there."""
-    from safetensors.torch import load_file, save_file
-
-    from playpen.gradients import query_gradients
-
-    file, part = todo.work / "queries.safetensors", todo.work / "queries.part"
-    if not file.exists():
-        save_file(query_gradients(todo.taking, todo.comparing, job.queries), part)
-        part.rename(file)
-    return load_file(file)
-
-
-def _shard(scoring: Any, rows: pd.DataFrame, file: Path, bar: tqdm) -> np.ndarray:
-    """Return float32 [rows, queries or 1, and the loss] of some rows, from an earlier run when they are there."""
-    if not file.exists():
-        part = file.with_suffix(".part")
-        with part.open("wb") as handle:
-            np.save(handle, np.column_stack(scoring(rows, bar)))
-        part.rename(file)
-    else:
-        bar.update(int(rows["num_tokens"].sum()))
-    return np.load(file)
-
-
-def _bar(job: _Job, model: str) -> tqdm:
-    total, models = int(job.rows["num_tokens"].sum()), job.config.models
-    which = f" {models.index(model) + 1}/{len(models)}" if len(models) > 1 else ""
-    return tqdm(total=total, desc=f"scoring {job.config.split}{which}", unit="token", disable=None, mininterval=1)
-
-
-@contextmanager
-def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[step] = round(seconds.get(step, 0.0) + time.perf_counter() - started, 3)
-
-
-def _check_scores(score: np.ndarray, job: _Job, model: str) -> None:
-    wrong = job.rows["row_id"].iloc[np.flatnonzero(~np.isfinite(score).all(axis=1))]
-    if len(wrong):
-        raise PlaypenError(
-            f"attribute: {len(wrong)} of {len(score)} scores are not finite, the first is row_id {wrong.iloc[0]}; "
-            "did the fine-tuning diverge? If not, run with machine.dtype float32"
-        )
-    if not score.any():
-        raise PlaypenError(
-            f"attribute: all {len(score)} scores are 0, so every gradient of {model}'s adapter against the queries is 0; "
-            "are A and B of the adapter both zero? Finetune for at least one step with a learning rate above 0"
-        )
-
-
-def _write(job: _Job, rows: pd.DataFrame, out: Path) -> None:
+def _write(job: Job, rows: pd.DataFrame, out: Path) -> None:
     """Write the scores, the diagnostics, the summary and the metrics."""
     write_table(out / "scores.parquet", rows[["row_id", "score"]].astype({"score": "float32"}))
     write_diagnostics(rows, out / "row_diagnostics.jsonl")

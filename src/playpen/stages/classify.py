@@ -21,7 +21,7 @@ from tyro.conf import Suppress
 
 from playpen.classifiers import CLASSIFIERS, AttentionPooling, L1Logistic, L2Logistic, MeanPooling, Statistics, Trees
 from playpen.config import Input, PlaypenError, config
-from playpen.query_regression import QueryRidge
+from playpen.query_regression import QueryRidge, read_query_scores
 
 if TYPE_CHECKING:
     from playpen.cross_validation import Fit
@@ -165,6 +165,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     rows["label"] = top_label(rows["score"].to_numpy(), config.label.quantile).astype(np.int8)
     target, group = config.label.target(rows["score"].to_numpy()), rows["group"].to_numpy()
     check_classes(rows, config.scores)
+    query_scores = read_query_scores(config.scores, rows) if config.per_query else None
     trials = make_trials(config, rows, read_sources(config, rows))
     reporting.check_save(trials, config.save)
     rows["fold"] = folds = grouped_folds(target, group, config.folds, config.seed)
@@ -181,7 +182,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         write_table(out / "differences.parquet", reporting.differences_table(samples))
         write_table(out / "heldout.parquet", reporting.held_out_table(rows, predictions))
         fit_and_save(config, saved, rows, target, out / "classifier")
-        each = learn_queries(config, saved, rows, predictions[saved], out) if config.per_query else {}
+        each = {} if query_scores is None else {"per_query": learn_queries(config, saved, rows, query_scores, out)}
     verdicts = reporting.verdicts(samples, best, by)
     write_metrics(out, config, rows, report, {"best": best.name, "saved": saved.name, "shuffled": shuffled, **verdicts, **each})
 
@@ -277,20 +278,19 @@ def fit_and_save(config: Config, chosen: "Trial", rows: pd.DataFrame, target: np
     save_classifier(where, info, arrays)
 
 
-def learn_queries(config: Config, saved: "Trial", rows: pd.DataFrame, one: np.ndarray, out: Path) -> dict[str, Any]:
+def learn_queries(config: Config, saved: "Trial", rows: pd.DataFrame, scores: np.ndarray, out: Path) -> dict[str, Any]:
     """Learn the score for each query from what the saved row sees; write it and the tables; return how well it ranks."""
     from playpen.attribution_summary import write_query_scores
-    from playpen.query_regression import predict_held_out, read_query_scores, report
+    from playpen.query_regression import predict_held_out, report
     from playpen.saved_classifier import save_queries
     from playpen.tables import write_table
 
-    scores = read_query_scores(config.scores, rows)
     each = predict_held_out(config.ridge, saved, scores, rows, config.seed)
-    table, numbers = report(scores, each, one)
+    table, numbers = report(scores, each, rows["fold"].to_numpy())
     write_table(out / "query_report.parquet", table)
     write_query_scores(rows["row_id"], each, out / "heldout_queries.parquet")
     save_queries(out / "classifier", config.ridge.fit(saved.sees, scores, rows["group"].to_numpy(), config.seed))
-    return {"per_query": numbers}
+    return numbers
 
 
 def write_metrics(out: Path, config: Config, rows: pd.DataFrame, report: pd.DataFrame, found: dict[str, Any]) -> None:
