@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -56,6 +57,26 @@ def evaluate_call(home):
     }
 
 
+def attribute_calls(home):
+    """21 rows in shards of 4, so that one process has three of them and the other three, the last of one row."""
+    shared = {
+        "model": str(home / "adapter"),
+        "data": str(home / "data"),
+        "split": "train",
+        "per_query": True,
+        "unit_normalize": True,
+    }
+    more = {"machine": CPU, "imports": ["playpen.gradients"], "sets": ["playpen.attribution_passes", "SHARD", 4]}
+    plain = {"kind": "attribute", "config": shared, **more}
+    prepared = {**plain, "config": {**shared, "preconditioner": "autocorrelation", "projection_dim": 8}}
+    factored = {
+        **plain,
+        "config": {**shared, "preconditioner": "ekfac", "projection_dim": 0, "checkpoints": [str(home / "adapter")]},
+    }
+    stopped = {**plain, "dies_at": ["playpen.gradients.Scoring", "__call__", 2]}
+    return {"attributed": plain, "prepared": prepared, "factored": factored, "stopped_scores": stopped}
+
+
 def write_task(data):
     (data / "tasks").mkdir()
     places = list(tiny.THINGS)
@@ -69,8 +90,9 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("processes")
     tiny.tiny_base(home / "base")
     tiny.tiny_adapter(home / "adapter", home / "base")
-    write_task(tiny.tiny_data(home / "data", home / "base", {"train": 21, "test": 9}))
-    write_json(home / "calls.json", {**finetune_calls(home), **sae_calls(home), "measured": evaluate_call(home)})
+    write_task(tiny.tiny_data(home / "data", home / "base", {"train": 21, "test": 9, "query": 5}))
+    calls = {**finetune_calls(home), **sae_calls(home), **attribute_calls(home), "measured": evaluate_call(home)}
+    write_json(home / "calls.json", calls)
     command = [sys.executable, str(HERE / "two_processes.py"), str(home / "calls.json"), str(home)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return home
@@ -145,6 +167,32 @@ def test_two_processes_measure_what_one_does(made):
         for name in close:
             assert right[name].tolist() == pytest.approx(left[name].tolist(), abs=1e-4)
     assert read_metrics(one)["tokens"] == read_metrics(two)["tokens"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["attributed", "prepared", "factored"])
+def test_two_processes_attribute_as_one_does(made, name):
+    one, two = made / "one" / name, made / "two" / name
+    assert (
+        files(one)
+        == files(two)
+        == {*map("{}.parquet".format, ("scores", "query_scores")), "row_diagnostics.jsonl", *("summary.json", "metrics.json")}
+    )
+    for table, column in (("scores", "score"), ("query_scores", "scores")):
+        left, right = read_table(one, table), read_table(two, table)
+        assert left["row_id"].tolist() == right["row_id"].tolist()
+        assert np.stack(left[column]) == pytest.approx(np.stack(right[column]), rel=1e-5, abs=1e-7)
+    numbers = [{k: v for k, v in read_metrics(each).items() if k != "seconds"} for each in (one, two)]
+    assert numbers[0]["settings"] == numbers[1]["settings"]
+    assert numbers[0]["tokens"] == numbers[1]["tokens"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["one", "two"])
+def test_an_attribution_stopped_in_its_second_shard_ends_like_one_that_was_not(made, number):
+    for table in ("scores", "query_scores"):
+        whole, stopped = (made / number / name / f"{table}.parquet" for name in ("attributed", "stopped_scores"))
+        assert whole.read_bytes() == stopped.read_bytes()
 
 
 def test_every_row_is_trained_on_once_an_epoch_and_every_process_takes_as_many_micro_batches(monkeypatch):

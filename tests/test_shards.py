@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -169,16 +168,6 @@ def test_what_a_worker_is_sent_can_be_pickled_and_makes_the_files_of_the_loop(so
     assert [(each["rows"], each["fresh"]) for each in counts] == [(7, 7), (10, 10), (10, 10), (10, 10), (5, 5), (5, 0)]
     assert files(tmp_path) == files(made)
     assert len(list((tmp_path / "opened").iterdir())) == 1
-
-
-@pytest.fixture(scope="module")
-def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let Ray's processes find this folder's modules, and write into one home that goes: a process keeps the token that it found there."""
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        yield
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Stages run by one process and by two of a gloo group, forked from one import: `python tests/two_processes.py CALLS OUT`.
 
-CALLS is a file of {name: {kind, config, machine, imports, dies_at}}; results lie in OUT/one/NAME and OUT/two/NAME. With `dies_at: [module, name, n]`
-the n-th call of that method ends the first attempt in every process, and a second one goes on.
+CALLS is a file of {name: {kind, config, machine, imports, sets, dies_at}}; results lie in OUT/one/NAME and OUT/two/NAME. `sets: [module, name, value]`
+changes a constant for this call and those after it. With `dies_at: [module, name, n]` the n-th call of that method ends the first attempt in every
+process, and a second one goes on.
 """
 
 import json
@@ -41,6 +42,9 @@ def run_all(calls, out):
     for name, call in calls.items():
         config = make_config(load_stage(call["kind"]).Config, call["config"], name)
         (out / name).mkdir(parents=True, exist_ok=True)
+        if "sets" in call:
+            module, constant, value = call["sets"]
+            setattr(import_module(module), constant, value)
         if "dies_at" in call:
             undo = die_at(*call["dies_at"])
             try:

@@ -105,7 +105,7 @@ class Machine:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the models; auto is bfloat16 on CUDA and float32 elsewhere."""
     processes: PositiveInt = 1
-    """Processes of finetune, train-sae and evaluate, started by torchrun (one a GPU); other stages run in one."""
+    """Processes of finetune, attribute, train-sae and evaluate, started by torchrun (one a GPU); other stages run in one."""
     workers: NonNegativeInt = 0
     """Worker processes for row-wise work on the CPU; 0 works in the main process."""
     ray_workers: NonNegativeInt = 0

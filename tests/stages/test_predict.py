@@ -182,6 +182,25 @@ def test_a_killed_run_for_each_query_goes_on_to_the_same_bytes(home: Path, tmp_p
             ).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_home")
+def test_two_workers_of_ray_write_the_bytes_that_the_loop_writes(home: Path, tmp_path: Path) -> None:
+    settings = config(home, classifier=str(home / "queries"), per_query=True, splits=("pool", "large_pool"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # which two workers share, so that each has one, as the loop below
+    for workers, out in ((2, tmp_path / "ray"), (0, tmp_path / "loop")):
+        out.mkdir()
+        predict.run(settings, out, Machine(device="cpu", ray_workers=workers))
+        torch.set_num_threads(1)
+    torch.set_num_threads(threads)
+    made = [
+        {file.relative_to(out): file.read_bytes() for file in out.rglob("shard-*")}
+        for out in (tmp_path / "ray", tmp_path / "loop")
+    ]
+    assert len(made[0]) == 2 * (6 + 3)
+    assert made[0] == made[1]
+
+
 def test_rows_that_were_learnt_from_get_their_held_out_scores_for_each_query(home: Path, tmp_path: Path) -> None:
     predict.run(config(home, classifier=str(home / "queries"), splits=("pool",), per_query=True), tmp_path, CPU)
     found, held = (read_table(place, name) for place, name in ((tmp_path, "query_scores"), (home / "queries", "heldout_queries")))
