@@ -46,7 +46,8 @@ def write_world(home: Path) -> Path:
     tiny.write_artifact(home / "scores", "attribute", lambda out: write_table(out / "scores.parquet", scores))
     others = rows.assign(kept=np.arange(ROWS) % 3 == 0)
     for name, chosen in (("first", rows), ("second", others)):
-        columns = chosen[["row_id", "kept", "rank", "score"]]
+        reason = [f"{name} says so of {row}" for row in chosen["row_id"]]
+        columns = chosen[["row_id", "kept", "rank", "score"]].assign(reason=reason)
         tiny.write_artifact(home / name, "select", lambda out, table=columns: write_table(out / "selection.parquet", table))
     return home
 

@@ -190,9 +190,13 @@ def _run(args: list[str]) -> None:
     plan, root = make_plan(spec), call.root or Path("runs") / name
     print(f"{name}: {len(plan)} entries in {root}")
     made = run_plan(plan, root, call.machine, dry_run=call.dry_run)
-    summary = list(made.values())[-1] / "summary.txt"
-    if summary.exists():
-        print("\n" + summary.read_text().format(path=summary.parent))
+    _tell_summary(list(made.values())[-1])
+
+
+def _tell_summary(made: Path) -> None:
+    """Print what an artifact says of itself, if it does."""
+    if (made / "summary.txt").exists():
+        print("\n" + (made / "summary.txt").read_text().format(path=made))
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,7 @@ def _run_one(kind: str, args: list[str]) -> None:
     entry = make_entry(call.artifact.name or kind, kind, call.config, {}, {})
     made = run_plan({entry.name: entry}, call.artifact.root, call.machine, dry_run=call.artifact.dry_run)
     print(made[entry.name])
+    _tell_summary(made[entry.name])
 
 
 @dataclass(frozen=True)

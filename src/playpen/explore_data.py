@@ -134,6 +134,16 @@ def lay_out(artifact: str, row_ids: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def add_reasons(chats: dict[str, dict[str, Any]], selections: dict[str, str]) -> None:
+    """Add to the chats, by row_id, `why`: what each selection says of them, by its name."""
+    told = {
+        name: read_table(path, "selection", ["row_id", "reason"]).set_index("row_id")["reason"]
+        for name, path in selections.items()
+    }
+    for row, chat in chats.items():
+        chat["why"] = {name: reasons[row] for name, reasons in told.items()}
+
+
 def link_from(artifact: str, out: Path, link: str) -> str:
     """Return a link that is relative to an artifact as one that is relative to `out`."""
     page, _, mark = link.partition("#")

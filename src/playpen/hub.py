@@ -16,6 +16,7 @@ def split_reference(reference: str) -> tuple[str, str]:
 @cache
 def pin(reference: str, kind: Literal["model", "dataset"]) -> str:
     """Return `repository@commit`: what a name stands for now, asked of the hub, or of its local cache when offline."""
+    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError
@@ -27,7 +28,7 @@ def pin(reference: str, kind: Literal["model", "dataset"]) -> str:
         return f"{repository}@{_cached_commit(repository, revision, kind)}"
     try:
         info = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=20)
-    except (OSError, HfHubHTTPError, ValueError) as error:
+    except (OSError, HfHubHTTPError, httpx.HTTPError, ValueError) as error:
         why = str(error).strip().split("\n")[0][:160]
         raise PlaypenError(
             f"the hub's {kind} {repository} could not be resolved at '{revision}' ({why}); name a commit, as {repository}@<40 hex digits>, or a local path"

@@ -30,9 +30,9 @@ class RoundRobin(Walk):
     """
 
     kind: Suppress[Literal["round_robin"]] = "round_robin"
-    order: Literal["split", "drawn"] = "split"
-    """Order of the turns: of the query split, or drawn by the seed. Draw it where one task stands after another in the split and the budget
-    is for a few rounds only: the last round may end before the last task's turns come."""
+    order: Literal["drawn", "split"] = "drawn"
+    """Order of the turns, the same in every round: drawn by the seed, or that of the query split, where one task stands after another, so
+    that the last round, or the only one, may end before the last task's turns come."""
 
     def __call__(self, rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         """Return the order of the picks, then that of the scores; whose pick each row is, which of them, and its score there."""
@@ -75,7 +75,8 @@ class RoundRobin(Walk):
         """Say why a row is kept or not."""
         if row["query"] < 0:
             return "the budget was full before a query's turn came to it"
-        pick = f"pick {row['turn'] + 1} of query {row['query'] + 1} of {row['queries']}, whose score for it is {row['there']:.4g}"
+        name = f" ({row['query_name']})" if row.get("query_name") else ""
+        pick = f"pick {row['turn'] + 1} of query {row['query'] + 1} of {row['queries']}{name}, whose score for it is {row['there']:.4g}"
         return pick if row["kept"] else f"{pick}, but it does not fit the budget"
 
 

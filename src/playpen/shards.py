@@ -105,6 +105,8 @@ def map_shards(job: Job, shards: list[Shard], machine: "Machine", what: str) -> 
     whole = {shard.number: shard.rows for shard in shards if job.is_whole(shard)}
     made = _in_workers(job, shards, machine) if machine.ray_workers else _in_turn(job, shards)
     total, there = sum(shard.rows for shard in shards), sum(whole.values())
+    if there:
+        print(f"  {what}: {there:,} of {total:,} rows are there from an earlier run", flush=True)
     with tqdm(total=total, initial=there, desc=what, unit="row", disable=None, mininterval=1) as progress:
         for shard, found in made:
             counts.update(found)

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -249,7 +250,9 @@ def make_artifact(entry: Entry, cfg: Any, final: Path, machine: Machine) -> None
         held = resident_memory.peak() if counted and not elsewhere else None
         artifact.seal(part, final, entry.identity, artifact.provenance(started, machine.plain(), artifact.command_line(), held))
     except Exception as error:
-        full = shutil.disk_usage(part).free < 1 << 20
+        with suppress(OSError):
+            part.rmdir()  # nothing was done, as when an input is refused
+        full = shutil.disk_usage(part.parent).free < 1 << 20
         if (
             full or FULL in str(error) or FULL in str(error.__context__)
         ):  # libraries wrap the operating system's error in their own

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pyarrow.parquet as pq
 
 from playpen.config import PlaypenError
 
+SPLITS = ("train", "val", "pool", "large_pool", "query", "test")
+"""The tables of rows that data artifacts hold."""
 TRUTH = b"playpen.truth"
 """Schema key that marks a table of planted truth."""
 
@@ -63,9 +66,11 @@ def table_files(artifact: Path, name: str) -> list[Path]:
     if shards:
         return shards
     known = sorted({p.stem for p in artifact.glob("*.parquet")} | {p.parent.name for p in artifact.glob("*/shard-*.parquet")})
-    raise PlaypenError(
-        f"{artifact} has no table '{name}'; it holds {', '.join(known) or 'no table'}: was it made by another stage?"
-    )
+    manifest = artifact / "manifest.json"
+    kind = f" of {json.loads(manifest.read_text())['kind']}" if manifest.exists() else ""
+    splits = [split for split in SPLITS if split in known] if get_close_matches(name, SPLITS) else []
+    hint = f"name one of its splits, {', '.join(splits)}" if splits else "was it made by another stage?"
+    raise PlaypenError(f"{artifact}{kind} has no table '{name}'; it holds {', '.join(known) or 'no table'}: {hint}")
 
 
 def has_table(artifact: Path | str, name: str) -> bool:

@@ -137,6 +137,9 @@ def test_a_chat_is_coloured_by_its_tokens_values_and_by_one_feature_when_it_is_c
         assert ("up" in name.split(), "down" in name.split()) == (value > 0, value < 0)
         assert abs(float(share or 0) - abs(value) / 0.88) < 2e-3
     expect(page.locator(".sentence")).to_contain_text("−1.00 of the baseline and +0.96 of its features")
+    assert page.locator(".why").all_inner_texts() == [
+        f"{name}: {place} says so of {row(6)}." for name, place in (("one", "first"), ("other", "second"))
+    ]
     moved = page.get_by_role("table", name="What moved it")
     assert [line.split("\t")[0] for line in moved.locator("tbody tr").all_inner_texts()] == ["#3", "#4", "#5"]
     moved.get_by_role("button", name="#4").click()

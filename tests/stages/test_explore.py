@@ -72,6 +72,8 @@ def test_a_chat_holds_its_tokens_their_values_and_where_each_feature_fires(made:
         [4, -0.8, 2.0, [[5, -0.4], [4, -0.4]]],
         [5, 0.26, 2.0, [[5, 0.13], [6, 0.13]]],
     ]
+    row = make_rows()["row_id"][6]
+    assert chat["why"] == {"one": f"first says so of {row}", "other": f"second says so of {row}"}
     assert len(read(made, "shard-00001.js")) == SHOWN - explore.SHARD_ROWS
 
 

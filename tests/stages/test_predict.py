@@ -160,7 +160,7 @@ def test_queries_take_turns_at_predicted_rows(home: Path, tmp_path: Path) -> Non
     chosen = tmp_path / "chosen"
     chosen.mkdir()
     fields = {"data": str(home / "data"), "splits": ("large_pool",), "scores": str(made)}
-    select.run(select.Config(**fields, method=select.RoundRobin(k=4)), chosen, CPU)
+    select.run(select.Config(**fields, method=select.RoundRobin(k=4, order="split")), chosen, CPU)
     each = np.stack(read_table(made, "query_scores").sort_values("row_id")["scores"])
     kept = np.flatnonzero(read_table(chosen, "selection").sort_values("row_id")["kept"])
     order = np.argsort(-each[:, :2], axis=0)

@@ -105,7 +105,9 @@ def test_scores_of_each_query_are_those_whose_mean_or_maximum_is_the_score(home,
 def test_round_robin_lets_the_queries_of_rds_pick(home, tmp_path):
     values = {"data": str(home / "data"), "method": plain(home, "rds"), "per_query": True}
     tiny.write_artifact(tmp_path / "rds", "score", lambda out: score.run(make_config(score.Config, values, "test"), out, CPU))
-    chosen = select.choose(select.Config(data=str(home / "data"), scores=str(tmp_path / "rds"), method=RoundRobin(k=3)))
+    chosen = select.choose(
+        select.Config(data=str(home / "data"), scores=str(tmp_path / "rds"), method=RoundRobin(k=3, order="split"))
+    )
     cells = pd.DataFrame(np.stack(read_table(tmp_path / "rds", "query_scores")["scores"].to_numpy()), pool_of(home)["row_id"])
     expected = []
     for query in range(3):

@@ -8,11 +8,12 @@ import pytest
 import tiny
 
 from playpen.config import PlaypenError
+from playpen.machine import Machine
 from playpen.row_similarity import read_row_vectors
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Deduplicated, FacilityLocation, FilterBottom, Gumbel, RoundRobin, SourceCap, TopK
-from playpen.stages.select import Config, choose, ranked
-from playpen.tables import write_json, write_table
+from playpen.stages.select import Config, choose, ranked, run
+from playpen.tables import read_metrics, write_json, write_table
 
 ROWS = 60
 
@@ -171,7 +172,7 @@ def test_queries_take_turns_and_each_picks_its_best_row_that_is_left(rows: pd.Da
         row = max(left, key=lambda i, query=pick % 3: scores[i, query])
         left.remove(row)
         expected.append(rows["row_id"][row])
-    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(k=17))
+    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(k=17, order="split"))
     assert chosen["row_id"].tolist() == expected
     assert chosen["query"].value_counts().to_dict() == {0: 6, 1: 6, 2: 5}
     assert chosen["reason"].iloc[4].startswith("pick 2 of query 2 of 3")
@@ -180,13 +181,13 @@ def test_queries_take_turns_and_each_picks_its_best_row_that_is_left(rows: pd.Da
 def test_turns_may_be_drawn_so_that_the_last_queries_of_the_split_are_not_the_ones_without(rows: pd.DataFrame) -> None:
     scores = np.random.default_rng(1).normal(size=(ROWS, 12))
     table = rows.assign(query_scores=list(scores))
-    first = [kept(table, RoundRobin(k=6), seed=seed)["query"].tolist() for seed in range(4)]
-    drawn = [kept(table, RoundRobin(k=6, order="drawn"), seed=seed)["query"].tolist() for seed in range(4)]
+    first = [kept(table, RoundRobin(k=6, order="split"), seed=seed)["query"].tolist() for seed in range(4)]
+    drawn = [kept(table, RoundRobin(k=6), seed=seed)["query"].tolist() for seed in range(4)]
     assert first == [[*range(6)]] * 4
     assert len({tuple(turns) for turns in drawn}) == 4
     assert len({query for turns in drawn for query in turns}) > 8
-    assert drawn == [kept(table, RoundRobin(k=6, order="drawn"), seed=seed)["query"].tolist() for seed in range(4)]
-    two_rounds = kept(table, RoundRobin(k=24, order="drawn"))["query"].tolist()
+    assert drawn == [kept(table, RoundRobin(k=6), seed=seed)["query"].tolist() for seed in range(4)]
+    two_rounds = kept(table, RoundRobin(k=24))["query"].tolist()
     assert sorted(two_rounds[:12]) == [*range(12)]
     assert two_rounds[:12] == two_rounds[12:]
 
@@ -200,7 +201,7 @@ def test_turns_by_tokens_and_with_ties_are_those_of_a_search_over_all_rows(rows:
         left.remove(row)
         expected.append(rows["row_id"][row])
         spent += rows["num_tokens"][row]
-    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(tokens=300))
+    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(tokens=300, order="split"))
     assert chosen["row_id"].tolist() == expected[: len(chosen)]
     assert len(expected) - len(chosen) <= 1
 
@@ -213,7 +214,7 @@ def test_round_robin_may_keep_every_row(rows: pd.DataFrame) -> None:
 def test_a_query_that_prefers_no_row_has_no_turn(rows: pd.DataFrame) -> None:
     scores = np.random.default_rng(1).normal(size=(ROWS, 3))
     scores[:, 1] = 0.5
-    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(k=8))
+    chosen = kept(rows.assign(query_scores=list(scores)), RoundRobin(k=8, order="split"))
     assert chosen["query"].tolist() == [0, 2] * 4
     assert chosen["reason"].iloc[3].startswith("pick 2 of query 3 of 3")
     with pytest.raises(PlaypenError, match="each of 3 queries gives all rows the same score"):
@@ -225,13 +226,34 @@ def test_round_robin_reads_the_scores_of_each_query_and_says_when_they_are_missi
     data = tiny.tiny_data(tmp_path / "data", base, {"pool": 6})
     ids = pd.read_parquet(data / "pool.parquet")["row_id"]
     write_table(tmp_path / "scores" / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
-    cfg = Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2))
+    cfg = Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2, order="split"))
     with pytest.raises(PlaypenError, match=r"made by attribute, score or predict with per_query.*no table 'query_scores'"):
         choose(cfg)
     each = pd.DataFrame({"row_id": ids[::-1], "scores": [[float(i == 2), float(i == 5)] for i in range(6)][::-1]})
     write_table(tmp_path / "scores" / "query_scores.parquet", each)
     chosen = choose(cfg)
     assert chosen.loc[chosen["kept"], "row_id"].tolist() == [ids[2], ids[5]]
+    assert chosen["reason"].iloc[1].startswith("pick 1 of query 2 of 2, whose score for it is 1")
+
+
+def test_a_reason_by_turns_names_the_query_and_the_numbers_tell_how_many_have_no_pick(tmp_path: Path) -> None:
+    base = tiny.tiny_base(tmp_path / "base")
+    data = tiny.tiny_data(
+        tmp_path / "data", base, {"pool": 6, "query": tiny.data_table([tiny.make_chat(i) for i in range(3)], task="lore")}
+    )
+    ids = pd.read_parquet(data / "pool.parquet")["row_id"]
+    asked = [chat[0]["content"] for chat in pd.read_parquet(data / "query.parquet")["messages"]]
+    write_table(tmp_path / "scores" / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
+    each = pd.DataFrame({"row_id": ids, "scores": [[float(i == q) for q in range(3)] for i in range(6)]})
+    write_table(tmp_path / "scores" / "query_scores.parquet", each)
+    out = tmp_path / "out"
+    out.mkdir()
+    run(
+        Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2, order="split")), out, Machine(device="cpu")
+    )
+    chosen = pd.read_parquet(out / "selection.parquet")
+    assert chosen["reason"].iloc[0].startswith(f"pick 1 of query 1 of 3 (lore: '{asked[0][:60]}")
+    assert (read_metrics(out)["queries"], read_metrics(out)["queries_without_a_pick"]) == (3, 1)
 
 
 def coverage(rows: pd.DataFrame, vectors: np.ndarray, chosen: pd.DataFrame) -> float:

@@ -16,7 +16,7 @@ async function showRow(id) {
   put(body, p("reading", "reading\u2026"));
   try {
     const chat = await loadChat(row);
-    if (mine === turn) put(body, chatPanel(chat), movedPanel(chat));
+    if (mine === turn) put(body, whyPanel(chat), chatPanel(chat), movedPanel(chat));
   } catch (error) {
     if (mine === turn) put(body, problem(error.message, () => render()));
   }
@@ -53,12 +53,17 @@ function rowFacts(row) {
     ["source", rows.source[row]],
     rows.fault ? ["fault", rows.fault[row]] : null,
     rows.true ? ["true score", short(rows.true[row])] : null,
-    rows.score[row] === null ? null : ["score selected by", short(rows.score[row])],
+    rows.score[row] === null ? null : ["score in the selection", short(rows.score[row])],
     ["rank", `${number(rows.rank[row])} of ${number(meta.rows)}`],
     ["tokens", `${number(rows.num_tokens[row])}, ${number(rows.num_labels[row])} of the answer`],
   ];
   const line = ([name, value]) => div("", el("dt", {}, name), el("dd", {}, value));
   return el("dl", { class: "facts-list" }, facts.filter(Boolean).map(line));
+}
+
+/** What each selection says of the row, in its own words. */
+function whyPanel({ why }) {
+  return Object.entries(why ?? {}).map(([name, sentence]) => p("note why", `${name}: ${sentence}.`));
 }
 
 function notLaidOut(row) {

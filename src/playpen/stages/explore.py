@@ -128,9 +128,10 @@ def feature_columns(config: Config, out: Path, features: Any) -> dict[str, Any]:
 def write_shards(config: Config, out: Path, shown: list[str]) -> int:
     """Write the chats shown, in the order of the points, and return how many files that took."""
     from playpen.dashboard_data.scripts import to_json, write_packed
-    from playpen.explore_data import lay_out
+    from playpen.explore_data import add_reasons, lay_out
 
     chats, starts = lay_out(config.explanation, shown), range(0, len(shown), SHARD_ROWS)
+    add_reasons(chats, config.selections)
     for number, start in enumerate(starts):
         part = [chats[row] for row in shown[start : start + SHARD_ROWS]]
         write_packed(out / "data" / f"shard-{number:05d}.js", "shard", to_json(part), number)

@@ -42,13 +42,13 @@ class Config:
     model: Input
     """The base model of the SAE; an adapter in it is left out."""
     data: Input
-    """The data, of build-data."""
+    """The data, of build-data or build-pool."""
     splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("large_pool",)
     """Splits of the data to predict, as one table."""
     per_query: bool = False
     """Write the expected score for each query too (`query_scores`), as round_robin needs: 4 bytes a row and query."""
     shard_rows: PositiveInt = 2000
-    """Rows worked on, and written, at a time; fewer need less memory and lose less when the run is killed."""
+    """Rows worked on, and written, at a time; fewer need less memory and lose less when the run is killed. Another number is another artifact."""
 
 
 def run(config: Config, out: Path, machine: "Machine") -> None:

@@ -6,7 +6,7 @@ Every row of the split is written, kept or not, with its rank and the reason. A 
 `__call__`, which gives each row a priority; its budget, in rows, tokens or answer tokens, cuts the ranking.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -17,12 +17,14 @@ from pydantic import Field, model_validator
 from playpen.config import Input, PlaypenError, config
 from playpen.selection_budget import ONE_OF, Budget, Row
 from playpen.selection_rules import Method, Quality, RoundRobin
-from playpen.tables import join, read_splits, read_table, write_json, write_table
+from playpen.tables import has_table, join, read_splits, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
 
 VERSION = 1
+NAMED = 60
+"""Characters of a question by which a query is named."""
 PIECE = 10_000
 """Rows whose reasons are made at once."""
 
@@ -58,17 +60,21 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         raise PlaypenError("the method keeps no row; lower the threshold or raise the budget")
     columns = ["row_id", "kept", "rank", "score", "reason"]
     write_table(out / "selection.parquet", chosen[columns])
-    write_json(out / "metrics.json", summary(chosen) | {"against": [compare(chosen, other) for other in config.against]})
+    numbers = summary(chosen) | turns(chosen) | {"against": [compare(chosen, other) for other in config.against]}
+    write_json(out / "metrics.json", numbers)
 
 
 def choose(config: Config) -> pd.DataFrame:
     """Return the rows from the first choice to the last, with `kept`, `rank`, `score` and `reason`; ties go to the lower row_id."""
-    return ranked(read_rows(config), config.method, config.seed)
+    names = query_names(config.data) if isinstance(config.method, RoundRobin) else []
+    return ranked(read_rows(config), config.method, config.seed, names)
 
 
-def ranked(rows: pd.DataFrame, method: Method, seed: int) -> pd.DataFrame:
+def ranked(rows: pd.DataFrame, method: Method, seed: int, query_names: Sequence[str] = ()) -> pd.DataFrame:
     """Return what `choose` does of rows that stand by row_id, with the columns that the method reads."""
     rows = in_order(rows, method, seed)
+    if "query" in rows and len(query_names) == rows["queries"].iloc[0]:
+        rows["query_name"] = [query_names[query] if query >= 0 else "" for query in rows["query"]]
     if "score" not in rows:
         rows["score"] = np.float32("nan")
     last = float(rows.loc[rows["kept"], "priority"].min()) if rows["kept"].any() else float("nan")
@@ -115,6 +121,25 @@ def query_scores(scores: str) -> pd.DataFrame:
         raise PlaypenError(
             f"round_robin needs scores for each query, made by attribute, score or predict with per_query: {error}"
         ) from None
+
+
+def query_names(data: str) -> list[str]:
+    """Return a name for each row of the query split, its task and how its last question begins; none where data has no such split."""
+    if not has_table(data, "query"):
+        return []
+    queries, found = read_table(data, "query", ["task", "messages"]), []
+    for task, chat in zip(queries["task"], queries["messages"], strict=True):
+        asked = " ".join([turn["content"] for turn in chat if turn["role"] == "user"][-1].split())
+        found.append(f"{task}: '{asked[:NAMED]}{'...' if len(asked) > NAMED else ''}'" if task else f"'{asked[:NAMED]}'")
+    return found
+
+
+def turns(rows: pd.DataFrame) -> dict[str, object]:
+    """Return of a selection by turns how many queries there are, and how many picked no row that is kept."""
+    if "query" not in rows:
+        return {}
+    picked = rows.loc[rows["kept"], "query"].nunique()
+    return {"queries": int(rows["queries"].iloc[0]), "queries_without_a_pick": int(rows["queries"].iloc[0]) - int(picked)}
 
 
 def summary(rows: pd.DataFrame) -> dict[str, object]:
