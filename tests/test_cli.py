@@ -148,6 +148,14 @@ def test_a_mistake_is_one_line_and_exit_status_2(home, capsys, args, message):
         ),
         (["run", "demo", "--dryrun"], "run: nothing takes '--dryrun', did you mean --dry-run?; see playpen run --help"),
         (["compare", "--plan"], "compare: Missing value for argument '--plan'. Expected 1 values; see playpen compare --help"),
+        (
+            ["select", "--data", "a/b", "top-k", "--k", "3", "--scores", "c/d"],
+            "select: --scores belongs before the sub-command; see playpen select --help",
+        ),
+        (
+            ["build-pool", "--model", "a/b", "--data", "c/d", "--paths", "x.jsonl"],
+            "build-pool: --paths belongs after the sub-command files; see playpen build-pool --help",
+        ),
         (["run"], "run: missing PRESET; see playpen run --help"),
         (
             ["run", "demo", "--st", "/a/path/so/long/that/the/parser/breaks/its/line/where/the/terminal/of/eighty/columns/ends"],

@@ -61,14 +61,21 @@ def condense(box: str, flags: list[str]) -> str:
         if head.startswith("Missing from"):
             said.append(f"missing {', '.join(found)}")
         elif head.startswith("Unrecognized"):
-            said.append(
-                _unknown(re.findall(r"(\S+) \(applied to", head) or found or words.get("Unrecognized options", []), known)
-            )
+            wrong = re.findall(r"(\S+) \(applied to", head) or found or words.get("Unrecognized options", [])
+            said.append(_misplaced(wrong[0], flags, box) or _unknown(wrong, known))
         elif not head.startswith(
             ("For full helptext", "Perhaps you meant", "Available subcommands", "Argument helptext", "Arguments similar")
         ):
             said.append(head.rstrip("."))
     return "; ".join(said)
+
+
+def _misplaced(word: str, flags: list[str], box: str) -> str:
+    """Say where a flag belongs that stands on the wrong side of a sub-command; nothing when it is none."""
+    if word in flags:
+        return f"{word} belongs before the sub-command"
+    home = re.search(rf"^. {{5}}{re.escape(word)} .*?^. {{9}}in \S[^\n]* (\S+) --help", box, re.MULTILINE | re.DOTALL)
+    return f"{word} belongs after the sub-command {home[1]}" if home and word.startswith("--") else ""
 
 
 def _parts(box: str) -> Iterator[list[str]]:
