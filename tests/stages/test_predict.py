@@ -183,6 +183,7 @@ def test_a_killed_run_for_each_query_goes_on_to_the_same_bytes(home: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two actors import all that a stage does, on cores that may be taken
 @pytest.mark.usefixtures("ray_home")
 def test_two_workers_of_ray_write_the_bytes_that_the_loop_writes(home: Path, tmp_path: Path) -> None:
     settings = config(home, classifier=str(home / "queries"), per_query=True, splits=("pool", "large_pool"))
