@@ -10,10 +10,10 @@ import tiny
 from planted import FEATURES, planted
 from scipy.stats import spearmanr
 
-from playpen.attribution_summary import write_query_scores
 from playpen.config import PlaypenError
 from playpen.feature_table import Features, dense
-from playpen.query_regression import QueryRidge, predict_held_out, read_query_scores, report
+from playpen.query_regression import QueryRidge, predict_held_out, report
+from playpen.query_scores import read_query_scores, write_query_scores
 from playpen.trials import Trial
 
 ROWS = 900
@@ -136,14 +136,16 @@ def test_scores_are_read_in_the_order_of_the_rows_and_must_be_finite(tmp_path: P
     good = tiny.write_artifact(
         tmp_path / "good", "attribute", lambda out: write_query_scores(names, each, out / "query_scores.parquet")
     )
-    found = read_query_scores(str(good), pd.DataFrame({"row_id": ["c", "a"]}))
+    found = read_query_scores(str(good), pd.DataFrame({"row_id": ["c", "a"]}), "this")
     np.testing.assert_array_equal(found, [[5, 6], [1, 2]])
     each[1, 0] = np.nan
     bad = tiny.write_artifact(
         tmp_path / "bad", "attribute", lambda out: write_query_scores(names, each, out / "query_scores.parquet")
     )
-    with pytest.raises(PlaypenError, match="query_scores of row_id b are not finite"):
-        read_query_scores(str(bad), pd.DataFrame({"row_id": ["a", "b"]}))
+    with pytest.raises(PlaypenError, match="the query_scores of row_id b in .* are not finite"):
+        read_query_scores(str(bad), pd.DataFrame({"row_id": ["a", "b"]}), "this")
     none = tiny.write_artifact(tmp_path / "none", "attribute", lambda out: (out / "x").write_text(""))
-    with pytest.raises(PlaypenError, match=r"per_query needs scores for each query.*no table 'query_scores'"):
-        read_query_scores(str(none), pd.DataFrame({"row_id": ["a"]}))
+    with pytest.raises(
+        PlaypenError, match=r"this needs scores for each query, but .*none has no table 'query_scores': make it by attribute"
+    ):
+        read_query_scores(str(none), pd.DataFrame({"row_id": ["a"]}), "this")

@@ -2,15 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-
-from playpen.tables import write_table
 
 TOP = (10, 30, 100, 300, 1000, 3000, 10000)
 """Sizes of the top whose composition by source is told."""
@@ -25,18 +21,6 @@ def write_diagnostics(rows: pd.DataFrame, file: Path) -> None:
             values = {"row_id": row.row_id, "score": float(row.score), "length": int(row.num_tokens)}  # type: ignore[arg-type]
             values |= {"num_labels": int(row.num_labels), "loss": None if math.isnan(loss) else loss, "source": row.source}  # type: ignore[arg-type]
             handle.write(json.dumps(values, ensure_ascii=False) + "\n")
-
-
-def write_query_scores(row_ids: pd.Series, scores: np.ndarray, file: Path) -> None:
-    """Write `scores` [rows, queries] as one list a row, in the order of the query split."""
-    write_table(file, query_table(row_ids, scores))
-
-
-def query_table(row_ids: Sequence[str] | pd.Series, scores: np.ndarray) -> pa.Table:
-    """Return `scores` [rows, queries] as a table (row_id, scores: list of float32)."""
-    offsets = pa.array(np.arange(len(scores) + 1) * scores.shape[1], pa.int32())
-    lists = pa.ListArray.from_arrays(offsets, pa.array(scores.ravel(), pa.float32()))
-    return pa.table({"row_id": pa.array(row_ids, pa.string()), "scores": lists})
 
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:

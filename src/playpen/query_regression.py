@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from playpen.config import PlaypenError, config
+from playpen.config import config
 from playpen.feature_matrix import Arrays, before_the_rise
 from playpen.feature_table import Features
 from playpen.folds import inner_folds
 from playpen.l2_classifier import scaled
-from playpen.tables import join, read_table
 
 if TYPE_CHECKING:
     from playpen.trials import Trial
@@ -61,19 +60,6 @@ class QueryRidge:
         return found.astype(np.float32)
 
 
-def read_query_scores(scores: str, rows: pd.DataFrame) -> np.ndarray:
-    """Return the score of each row for each query, float64 [n, queries], in the order of `rows`. Raises when there are none."""
-    try:
-        table = read_table(scores, "query_scores", ["row_id", "scores"])
-    except PlaypenError as error:
-        raise PlaypenError(f"per_query needs scores for each query, made by attribute or score with per_query: {error}") from None
-    found = np.stack(join(rows[["row_id"]], table, f"these rows and the query_scores of {scores}")["scores"].to_numpy())
-    bad = ~np.isfinite(found).all(1)
-    if bad.any():
-        raise PlaypenError(f"{scores}: the query_scores of row_id {rows['row_id'].iloc[int(bad.argmax())]} are not finite")
-    return found.astype(np.float64)
-
-
 def predict_held_out(settings: QueryRidge, trial: "Trial", scores: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
     """Return predictions float32 [n, queries], each made without the row's `fold`."""
     from playpen.progress import tqdm
@@ -102,10 +88,8 @@ def report(scores: np.ndarray, each: np.ndarray, folds: np.ndarray) -> tuple[pd.
     """
     from scipy.stats import ttest_1samp
 
-    own, mean = (
-        _spearman(scores, each, folds),
-        _spearman(scores, np.repeat(each.mean(1, keepdims=True), scores.shape[1], 1), folds),
-    )
+    same = np.repeat(each.mean(1, keepdims=True), scores.shape[1], axis=1)
+    own, mean = _spearman(scores, each, folds), _spearman(scores, same, folds)
     table = pd.DataFrame({"query": np.arange(scores.shape[1]), "spearman": own, "spearman_of_mean": mean})
     gaps = (own - mean)[np.isfinite(own - mean)]
     low, high = ttest_1samp(gaps, 0).confidence_interval() if len(gaps) > 1 else (np.nan, np.nan)

@@ -16,6 +16,7 @@ from playpen.config import PlaypenError, make_config
 from playpen.feature_matrix import Arrays
 from playpen.feature_table import Features, dense, from_table
 from playpen.query_regression import QueryRidge
+from playpen.query_scores import QUERIES_OF
 from playpen.tables import write_json
 
 
@@ -29,6 +30,8 @@ class SavedClassifier:
     arrays: Arrays
     queries: Arrays | None = None
     """What `QueryRidge` has learnt of each query, where classify was asked to."""
+    queries_of: str | None = None
+    """Fingerprint of the data whose queries these are, in their order."""
 
     @property
     def hidden(self) -> bool:
@@ -65,11 +68,12 @@ def save_classifier(where: Path, info: dict[str, Any], arrays: Arrays) -> None:
     write_json(where / "classifier.json", info)
 
 
-def save_queries(where: Path, arrays: Arrays) -> None:
-    """Write what was learnt of each query beside the classifier in the directory `where`."""
+def save_queries(where: Path, arrays: Arrays, queries_of: str | None) -> None:
+    """Write what was learnt of each query, and of which data the queries are, beside the classifier in the directory `where`."""
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, where / "queries.safetensors")
+    told = {QUERIES_OF: queries_of} if queries_of else None
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, where / "queries.safetensors", told)
 
 
 def load_classifier(artifact: Path | str) -> SavedClassifier:
@@ -81,7 +85,13 @@ def load_classifier(artifact: Path | str) -> SavedClassifier:
         raise PlaypenError(f"{artifact} holds no classifier: expected an artifact of classify")
     info = json.loads((where / "classifier.json").read_text())
     config = make_config(CLASSIFIERS[info["model"]], info["settings"], str(where / "classifier.json"))
-    queries = where / "queries.safetensors"
-    return SavedClassifier(
-        info, config, load_file(where / "weights.safetensors"), load_file(queries) if queries.exists() else None
-    )
+    return SavedClassifier(info, config, load_file(where / "weights.safetensors"), *_load_queries(where / "queries.safetensors"))
+
+
+def _load_queries(file: Path) -> tuple[Arrays | None, str | None]:
+    from safetensors.numpy import load_file, safe_open
+
+    if not file.exists():
+        return None, None
+    with safe_open(file, "np") as opened:
+        return load_file(file), (opened.metadata() or {}).get(QUERIES_OF)

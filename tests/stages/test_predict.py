@@ -9,12 +9,13 @@ import pytest
 import tiny
 import torch
 
-from playpen.attribution_summary import write_query_scores
+from playpen.artifact import read_manifest
 from playpen.classifiers import L1Logistic
 from playpen.config import PlaypenError
 from playpen.feature_table import dense
 from playpen.machine import Machine
 from playpen.models import model_files
+from playpen.query_scores import write_query_scores
 from playpen.saes import write_sae
 from playpen.saved_classifier import load_classifier
 from playpen.stages import classify, fingerprint, predict, select
@@ -61,7 +62,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_stage(path / "large_features", fingerprint, **shared, k=16, split="large_pool")
     pool = read_table(path / "features", "features", ["row_id", "mean"])
     scores = pd.DataFrame({"row_id": pool["row_id"], "score": [float(mean[0]) for mean in pool["mean"]]})
-    tiny.write_artifact(path / "scores", "attribute", lambda out: write_scores(out, scores))
+    of = {"data": read_manifest(path / "data")["fingerprint"]}
+    tiny.write_artifact(path / "scores", "attribute", lambda out: write_scores(out, scores), of)
     inputs = {"features": (str(path / "features"),), "scores": str(path / "scores"), "data": str(path / "data")}
     fast = {"models": ("l1",), "l1": L1Logistic(penalties=(25.0,)), "folds": 2, "bootstrap": 10, "label": Top(quantile=0.4)}
     run_stage(path / "classifier", classify, **inputs, **fast)
@@ -165,6 +167,13 @@ def test_queries_take_turns_at_predicted_rows(home: Path, tmp_path: Path) -> Non
     kept = np.flatnonzero(read_table(chosen, "selection").sort_values("row_id")["kept"])
     order = np.argsort(-each[:, :2], axis=0)
     assert {*kept} == {*order[:2, 0], *order[:2, 1]}
+
+
+def test_whose_queries_were_learnt_goes_with_the_scores(home: Path, tmp_path: Path) -> None:
+    of = read_manifest(home / "data")["fingerprint"]
+    assert load_classifier(home / "queries").queries_of == of
+    predict.run(config(home, classifier=str(home / "queries"), per_query=True), tmp_path, CPU)
+    assert read_metrics(tmp_path)["queries_of"] == of
 
 
 def test_a_killed_run_for_each_query_goes_on_to_the_same_bytes(home: Path, tmp_path: Path) -> None:

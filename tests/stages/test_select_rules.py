@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 import tiny
 
+from playpen.artifact import read_manifest
 from playpen.config import PlaypenError
 from playpen.machine import Machine
+from playpen.query_scores import write_query_scores
 from playpen.row_similarity import read_row_vectors
 from playpen.selection_budget import Budget
 from playpen.selection_rules import Deduplicated, FacilityLocation, FilterBottom, Gumbel, RoundRobin, SourceCap, TopK
 from playpen.stages.select import Config, choose, ranked, run
-from playpen.tables import read_metrics, write_json, write_table
+from playpen.tables import read_metrics, read_table, write_json, write_table
 
 ROWS = 60
 
@@ -221,39 +223,50 @@ def test_a_query_that_prefers_no_row_has_no_turn(rows: pd.DataFrame) -> None:
         kept(rows.assign(query_scores=list(np.zeros((ROWS, 3)))), RoundRobin(k=8))
 
 
+def write_turns(home: Path, **fields: object) -> Path:
+    """Write a data artifact of six rows and three queries, and `scores` of it in which query q likes row q; `fields` are of their config."""
+    base = tiny.tiny_base(home / "base")
+    queries = tiny.data_table([tiny.make_chat(i) for i in range(3)], task="lore")
+    data = tiny.tiny_data(home / "data", base, {"pool": 6, "query": queries})
+    ids = read_table(data, "pool")["row_id"]
+
+    def fill(out: Path) -> None:
+        write_table(out / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
+        write_query_scores(ids[::-1], np.eye(6, 3)[::-1], out / "query_scores.parquet")
+
+    tiny.write_artifact(home / "scores", "attribute", fill, {"data": read_manifest(data)["fingerprint"], **fields})
+    return home
+
+
+def turns_of(home: Path, k: int = 2) -> Config:
+    return Config(data=str(home / "data"), scores=str(home / "scores"), method=RoundRobin(k=k, order="split"))
+
+
 def test_round_robin_reads_the_scores_of_each_query_and_says_when_they_are_missing(tmp_path: Path) -> None:
-    base = tiny.tiny_base(tmp_path / "base")
-    data = tiny.tiny_data(tmp_path / "data", base, {"pool": 6})
-    ids = pd.read_parquet(data / "pool.parquet")["row_id"]
-    write_table(tmp_path / "scores" / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
-    cfg = Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2, order="split"))
-    with pytest.raises(PlaypenError, match=r"made by attribute, score or predict with per_query.*no table 'query_scores'"):
-        choose(cfg)
-    each = pd.DataFrame({"row_id": ids[::-1], "scores": [[float(i == 2), float(i == 5)] for i in range(6)][::-1]})
-    write_table(tmp_path / "scores" / "query_scores.parquet", each)
+    cfg = turns_of(write_turns(tmp_path))
+    ids = read_table(tmp_path / "data", "pool")["row_id"]
     chosen = choose(cfg)
-    assert chosen.loc[chosen["kept"], "row_id"].tolist() == [ids[2], ids[5]]
-    assert chosen["reason"].iloc[1].startswith("pick 1 of query 2 of 2, whose score for it is 1")
+    assert chosen.loc[chosen["kept"], "row_id"].tolist() == [ids[0], ids[1]]
+    (tmp_path / "scores" / "query_scores.parquet").unlink()
+    with pytest.raises(
+        PlaypenError, match=r"round_robin needs scores for each query, but .*scores has no table 'query_scores': make it by"
+    ):
+        choose(cfg)
 
 
 def test_a_reason_by_turns_names_the_query_and_the_numbers_tell_how_many_have_no_pick(tmp_path: Path) -> None:
-    base = tiny.tiny_base(tmp_path / "base")
-    data = tiny.tiny_data(
-        tmp_path / "data", base, {"pool": 6, "query": tiny.data_table([tiny.make_chat(i) for i in range(3)], task="lore")}
-    )
-    ids = pd.read_parquet(data / "pool.parquet")["row_id"]
-    asked = [chat[0]["content"] for chat in pd.read_parquet(data / "query.parquet")["messages"]]
-    write_table(tmp_path / "scores" / "scores.parquet", pd.DataFrame({"row_id": ids, "score": np.arange(6, dtype=np.float32)}))
-    each = pd.DataFrame({"row_id": ids, "scores": [[float(i == q) for q in range(3)] for i in range(6)]})
-    write_table(tmp_path / "scores" / "query_scores.parquet", each)
-    out = tmp_path / "out"
+    cfg, out = turns_of(write_turns(tmp_path)), tmp_path / "out"
+    asked = read_table(tmp_path / "data", "query")["messages"][0][0]["content"]
     out.mkdir()
-    run(
-        Config(data=str(data), scores=str(tmp_path / "scores"), method=RoundRobin(k=2, order="split")), out, Machine(device="cpu")
-    )
-    chosen = pd.read_parquet(out / "selection.parquet")
-    assert chosen["reason"].iloc[0].startswith(f"pick 1 of query 1 of 3 (lore: '{asked[0][:60]}")
+    run(cfg, out, Machine(device="cpu"))
+    reason = read_table(out, "selection")["reason"][0]
+    assert reason.startswith(f"pick 1 of query 1 of 3 (lore: '{asked[:60]}")
     assert (read_metrics(out)["queries"], read_metrics(out)["queries_without_a_pick"]) == (3, 1)
+
+
+def test_queries_of_other_data_go_without_a_name_as_many_as_they_are(tmp_path: Path) -> None:
+    chosen = choose(turns_of(write_turns(tmp_path, data="01234567")))
+    assert chosen["reason"][0] == "pick 1 of query 1 of 3, whose score for it is 1"
 
 
 def coverage(rows: pd.DataFrame, vectors: np.ndarray, chosen: pd.DataFrame) -> float:

@@ -38,11 +38,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 from playpen import processes
 from playpen.attributed_rows import below_the_lowest, check_queries, read_rows, with_labels, without_end_tokens
 from playpen.attribution_passes import Job, score_all
-from playpen.attribution_summary import summary, write_diagnostics, write_query_scores
+from playpen.attribution_summary import summary, write_diagnostics
 from playpen.config import Input, PlaypenError, config
 from playpen.machine import Machine
 from playpen.models import check_same_base, check_tokens, load_tokenizer, model_files
 from playpen.moments import check_moments
+from playpen.query_scores import write_query_scores
 from playpen.tables import read_metrics, table_files, write_json, write_table
 
 VERSION = 1

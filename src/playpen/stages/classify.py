@@ -21,7 +21,7 @@ from tyro.conf import Suppress
 
 from playpen.classifiers import CLASSIFIERS, AttentionPooling, L1Logistic, L2Logistic, MeanPooling, Statistics, Trees
 from playpen.config import Input, PlaypenError, config
-from playpen.query_regression import QueryRidge, read_query_scores
+from playpen.query_regression import QueryRidge
 
 if TYPE_CHECKING:
     from playpen.cross_validation import Fit
@@ -156,6 +156,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     from playpen import classifier_report as reporting
     from playpen.cross_validation import predict_held_out
     from playpen.folds import grouped_folds
+    from playpen.query_scores import read_query_scores
     from playpen.scored_rows import read_scored_rows
     from playpen.tables import write_table
     from playpen.threads import one_thread
@@ -165,7 +166,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     rows["label"] = top_label(rows["score"].to_numpy(), config.label.quantile).astype(np.int8)
     target, group = config.label.target(rows["score"].to_numpy()), rows["group"].to_numpy()
     check_classes(rows, config.scores)
-    query_scores = read_query_scores(config.scores, rows) if config.per_query else None
+    query_scores = read_query_scores(config.scores, rows, "per_query").astype(np.float64) if config.per_query else None
     trials = make_trials(config, rows, read_sources(config, rows))
     reporting.check_save(trials, config.save)
     rows["fold"] = folds = grouped_folds(target, group, config.folds, config.seed)
@@ -280,8 +281,8 @@ def fit_and_save(config: Config, chosen: "Trial", rows: pd.DataFrame, target: np
 
 def learn_queries(config: Config, saved: "Trial", rows: pd.DataFrame, scores: np.ndarray, out: Path) -> dict[str, Any]:
     """Learn the score for each query from what the saved row sees; write it and the tables; return how well it ranks."""
-    from playpen.attribution_summary import write_query_scores
     from playpen.query_regression import predict_held_out, report
+    from playpen.query_scores import queries_of, write_query_scores
     from playpen.saved_classifier import save_queries
     from playpen.tables import write_table
 
@@ -289,7 +290,8 @@ def learn_queries(config: Config, saved: "Trial", rows: pd.DataFrame, scores: np
     table, numbers = report(scores, each, rows["fold"].to_numpy())
     write_table(out / "query_report.parquet", table)
     write_query_scores(rows["row_id"], each, out / "heldout_queries.parquet")
-    save_queries(out / "classifier", config.ridge.fit(saved.sees, scores, rows["group"].to_numpy(), config.seed))
+    arrays = config.ridge.fit(saved.sees, scores, rows["group"].to_numpy(), config.seed)
+    save_queries(out / "classifier", arrays, queries_of(config.scores))
     return numbers
 
 

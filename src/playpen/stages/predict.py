@@ -55,6 +55,7 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
     """Write the table `scores` (row_id, score) in shards, and `metrics.json`."""
     from playpen.fingerprints import COLUMNS
     from playpen.models import check_tokens
+    from playpen.query_scores import NAME, QUERIES_OF
     from playpen.saved_classifier import load_classifier
     from playpen.shards import Job, cut, map_shards
     from playpen.tables import write_json
@@ -68,12 +69,13 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
         )
     shards = cut(config.data, config.splits, config.shard_rows)
     started = time.monotonic()
-    job = Job(partial(open_work, config, machine), COLUMNS, out, (*(("query_scores",) if config.per_query else ()), "scores"))
+    job = Job(partial(open_work, config, machine), COLUMNS, out, (*((NAME,) if config.per_query else ()), "scores"))
     found = map_shards(job, shards, machine, "predict")
     seconds = time.monotonic() - started
     counts = {name: found[name] for name in ("rows", "tokens", "pooled_tokens", "predicted_rows", "in_sample_rows")}
     speed = counts["predicted_rows"] / max(seconds, 1e-9)
-    write_json(out / "metrics.json", {**counts, "seconds": round(seconds, 2), "rows_per_second": round(speed, 2)})
+    queries = {QUERIES_OF: classifier.queries_of} if config.per_query else {}
+    write_json(out / "metrics.json", {**counts, **queries, "seconds": round(seconds, 2), "rows_per_second": round(speed, 2)})
 
 
 def check_fingerprint(config: Config, made: dict[str, Any]) -> None:
@@ -126,8 +128,8 @@ class Predictions:
         import numpy as np
         import pyarrow as pa
 
-        from playpen.attribution_summary import query_table
         from playpen.fingerprints import fingerprint_rows
+        from playpen.query_scores import as_table
 
         made, names = fingerprint_rows(self.fingerprinter, rows, self.classifier.hidden), rows["row_id"].to_pylist()
         own = self.classifier.predict(made)
@@ -137,7 +139,7 @@ class Predictions:
             return scores
         each = self.classifier.predict_queries(made)
         each = np.array([self.heldout_queries.get(name, mine) for name, mine in zip(names, each, strict=True)], np.float32)
-        return {"query_scores": query_table(names, each), **scores}
+        return {"query_scores": as_table(names, each), **scores}
 
     def count(self, rows: "pa.Table", fresh: bool) -> dict[str, int]:
         """Return what `metrics.json` counts."""

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from playpen.attribution_summary import write_query_scores
 from playpen.config import Input, PlaypenError, config
+from playpen.query_scores import write_query_scores
 from playpen.rivals.coverage import SaeCoverage
 from playpen.rivals.job import Job
 from playpen.rivals.lexical import Bm25

@@ -15,16 +15,15 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from playpen.config import Input, PlaypenError, config
+from playpen.query_scores import query_names, read_query_scores
 from playpen.selection_budget import ONE_OF, Budget, Row
 from playpen.selection_rules import Method, Quality, RoundRobin
-from playpen.tables import has_table, join, read_splits, read_table, write_json, write_table
+from playpen.tables import join, read_splits, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
 
 VERSION = 1
-NAMED = 60
-"""Characters of a question by which a query is named."""
 PIECE = 10_000
 """Rows whose reasons are made at once."""
 
@@ -66,15 +65,16 @@ def run(config: Config, out: Path, machine: "Machine") -> None:
 
 def choose(config: Config) -> pd.DataFrame:
     """Return the rows from the first choice to the last, with `kept`, `rank`, `score` and `reason`; ties go to the lower row_id."""
-    names = query_names(config.data) if isinstance(config.method, RoundRobin) else []
-    return ranked(read_rows(config), config.method, config.seed, names)
+    rows = read_rows(config)
+    names = query_names(config.scores, config.data) if "query_scores" in rows and config.scores else []
+    return ranked(rows, config.method, config.seed, names)
 
 
-def ranked(rows: pd.DataFrame, method: Method, seed: int, query_names: Sequence[str] = ()) -> pd.DataFrame:
-    """Return what `choose` does of rows that stand by row_id, with the columns that the method reads."""
+def ranked(rows: pd.DataFrame, method: Method, seed: int, queries: Sequence[str] = ()) -> pd.DataFrame:
+    """Return what `choose` does of rows that stand by row_id, with the columns that the method reads; `queries` names each query."""
     rows = in_order(rows, method, seed)
-    if "query" in rows and len(query_names) == rows["queries"].iloc[0]:
-        rows["query_name"] = [query_names[query] if query >= 0 else "" for query in rows["query"]]
+    if queries:
+        rows["query_name"] = [queries[query] if query >= 0 else "" for query in rows["query"]]
     if "score" not in rows:
         rows["score"] = np.float32("nan")
     last = float(rows.loc[rows["kept"], "priority"].min()) if rows["kept"].any() else float("nan")
@@ -109,29 +109,8 @@ def read_rows(config: Config) -> pd.DataFrame:
     where = f"select: {' + '.join(config.splits)} of {config.data} and the scores {config.scores}"
     rows = join(rows, read_table(config.scores, "scores", ["row_id", "score"]), where)
     if isinstance(config.method, RoundRobin):
-        rows = join(rows, query_scores(config.scores), where)
+        rows["query_scores"] = list(read_query_scores(config.scores, rows, "round_robin"))
     return rows
-
-
-def query_scores(scores: str) -> pd.DataFrame:
-    """Return row_id and query_scores, one number a query, of an artifact of attribute, score or predict."""
-    try:
-        return read_table(scores, "query_scores", ["row_id", "scores"]).rename(columns={"scores": "query_scores"})
-    except PlaypenError as error:
-        raise PlaypenError(
-            f"round_robin needs scores for each query, made by attribute, score or predict with per_query: {error}"
-        ) from None
-
-
-def query_names(data: str) -> list[str]:
-    """Return a name for each row of the query split, its task and how its last question begins; none where data has no such split."""
-    if not has_table(data, "query"):
-        return []
-    queries, found = read_table(data, "query", ["task", "messages"]), []
-    for task, chat in zip(queries["task"], queries["messages"], strict=True):
-        asked = " ".join([turn["content"] for turn in chat if turn["role"] == "user"][-1].split())
-        found.append(f"{task}: '{asked[:NAMED]}{'...' if len(asked) > NAMED else ''}'" if task else f"'{asked[:NAMED]}'")
-    return found
 
 
 def turns(rows: pd.DataFrame) -> dict[str, object]:

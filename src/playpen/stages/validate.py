@@ -27,7 +27,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from playpen.banks import Bank, read_bank, top_rows
 from playpen.config import Input, PlaypenError, config, did_you_mean
-from playpen.tables import check_row_ids, join, read_table, read_truth, write_json, write_table
+from playpen.query_scores import NAME, read_query_scores
+from playpen.tables import check_row_ids, has_table, read_table, read_truth, write_json, write_table
 
 if TYPE_CHECKING:
     from playpen.machine import Machine
@@ -150,16 +151,16 @@ def per_target_scores(path: str, bank: Bank, rows: pd.DataFrame, config: Config)
 
     They come from the table `query_scores` (row_id, scores: one a row of the `query` split, in its order).
     """
-    if not (Path(path) / "query_scores.parquet").exists() and not (Path(path) / "query_scores").is_dir():
+    if not has_table(path, NAME):
         return None
     queries = pd.Index(read_table(config.data, "query", ["row_id"])["row_id"])
     column = queries.get_indexer(pd.Index(bank.targets))
     if (column < 0).any():
         return None
-    table = join(rows[["row_id"]], read_table(path, "query_scores", ["row_id", "scores"]), f"validate: {path}: query_scores")
-    if any(len(values) != len(queries) for values in table["scores"]):
+    scores = read_query_scores(path, rows, "validate")
+    if scores.shape[1] != len(queries):
         raise PlaypenError(f"validate: {path}: query_scores should hold {len(queries)} scores a row, one for each row of query")
-    return np.stack(table["scores"].tolist()).astype(float)[:, column]
+    return scores.astype(float)[:, column]
 
 
 def check_removed(bank: Bank, scores: pd.DataFrame) -> None:
