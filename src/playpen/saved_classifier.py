@@ -89,7 +89,8 @@ def load_classifier(artifact: Path | str) -> SavedClassifier:
 
 
 def _load_queries(file: Path) -> tuple[Arrays | None, str | None]:
-    from safetensors.numpy import load_file, safe_open
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
 
     if not file.exists():
         return None, None
