@@ -142,7 +142,7 @@ def test_scores_are_read_in_the_order_of_the_rows_and_must_be_finite(tmp_path: P
     bad = tiny.write_artifact(
         tmp_path / "bad", "attribute", lambda out: write_query_scores(names, each, out / "query_scores.parquet")
     )
-    with pytest.raises(PlaypenError, match="the query_scores of row_id b in .* are not finite"):
+    with pytest.raises(PlaypenError, match=r"the query_scores of row_id b in .* are not finite"):
         read_query_scores(str(bad), pd.DataFrame({"row_id": ["a", "b"]}), "this")
     none = tiny.write_artifact(tmp_path / "none", "attribute", lambda out: (out / "x").write_text(""))
     with pytest.raises(
